@@ -1,0 +1,1 @@
+"""gm_jax: the classic generative models in JAX and Flax, resumable bit for bit."""
