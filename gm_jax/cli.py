@@ -1,0 +1,106 @@
+"""Command line to config: absl flags and ml_collections overrides, every mistake told in one line.
+
+As the libraries come, a misspelt key gives a traceback, a stray argument nothing at all.
+"""
+
+import ast
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+from ml_collections.config_flags import config_flags
+
+from gm_jax.errors import UserError, nearest
+from gm_jax.workdir import flatten
+
+MODES = ("train", "sample", "evaluate", "figures")
+
+FLAGS = flags.FLAGS
+CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: configs/NAME.py or configs/NAME.py:variant.")
+flags.DEFINE_string("workdir", None, "The run's folder (default: runs/NAME or runs/NAME_variant).")
+flags.DEFINE_string("mode", "train", f"One of {', '.join(MODES)}.")
+flags.DEFINE_string("checkpoint", "newest", "For all modes but train: newest, best, or a step.")
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+    """Parse the command line into FLAGS; the `flags_parser` of `absl.app.run`.
+
+    Raises:
+        UserError: any mistake on the command line or in the config file's name.
+    """
+    path = _given(argv, "config")
+    if path is not None:
+        check_config_file(path)
+    try:
+        rest = FLAGS(argv)
+        config = CONFIG.value  # read at once: the library reports some errors only then
+    except AttributeError as error:
+        raise UserError(_unknown_key(argv, path, error)) from error
+    except flags.Error as error:
+        raise UserError(str(error).splitlines()[0]) from error
+    except KeyError as error:
+        raise UserError(_unknown_key(argv, path, error)) from error
+    if len(rest) > 1:
+        raise UserError(f"stray argument {rest[1]!r}: values are given as --flag=value, without a space")
+    if config is None:
+        raise UserError("which experiment? give --config=configs/NAME.py (ddpm_mnist is a good start)")
+    if FLAGS.mode not in MODES:
+        raise UserError(f"--mode={FLAGS.mode} is not one of {', '.join(MODES)}{nearest(FLAGS.mode, MODES)}")
+    return rest
+
+
+def check_config_file(path: str) -> None:
+    """Raise UserError unless the file is there and valid Python with a `get_config`."""
+    name, _, variant = path.partition(":")
+    file = Path(name)
+    if not file.is_file():
+        others = [p.name for p in file.parent.glob("*.py")] if file.parent.is_dir() else []
+        raise UserError(f"there is no config file {file}{nearest(file.name, others)}")
+    try:
+        tree = ast.parse(file.read_text(), str(file))
+    except (SyntaxError, ValueError) as error:
+        raise UserError(f"{file} is not Python: {error}") from error
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    if "get_config" not in functions:
+        raise UserError(f"{file} is not a config: it has no function get_config")
+    if variant and not functions["get_config"].args.args:
+        raise UserError(f"{file} has no variants: leave out ':{variant}'")
+
+
+def experiment_name() -> str:
+    """Return the config file's name, with its variant: "ddpm_mnist" or "cnn_cifar10_modern"."""
+    file, _, variant = config_flags.get_config_filename(FLAGS["config"]).partition(":")
+    return Path(file).stem + (f"_{variant}" if variant else "")
+
+
+def overrides() -> dict:
+    """Return the keys that the command line set, dotted, with their values."""
+    return dict(config_flags.get_override_values(FLAGS["config"]))
+
+
+def this_command() -> str:
+    """Return the command line that started this process."""
+    return f"python -m gm_jax.main {shlex.join(sys.argv[1:])}"
+
+
+def _given(argv: Sequence[str], name: str) -> str | None:
+    """Return the value of --name=value or --name value on a command line."""
+    for i, argument in enumerate(argv):
+        flag, equals, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and flag == name:
+            return value if equals else (argv[i + 1] if i + 1 < len(argv) else None)
+    return None
+
+
+def _unknown_key(argv: Sequence[str], path: str | None, error: Exception) -> str:
+    """Name the override that no config has, and the nearest over all dotted keys."""
+    keys = list(flatten(FLAGS["config"].parser.parse(path))) if path else []
+    for argument in argv[1:]:
+        key = argument.lstrip("-").partition("=")[0]
+        for prefix in ("config.", "noconfig."):
+            if key.startswith(prefix) and key.removeprefix(prefix) not in keys:
+                key = key.removeprefix(prefix)
+                return f"the config has no key {key!r}{nearest(key, keys)}"
+    return str(error).splitlines()[0]

@@ -1,0 +1,66 @@
+"""The drawn data set `shapes`: coloured circles, squares and triangles whose attributes are known exactly.
+
+Example i of a split is a function of (split, i) alone: the same on every machine, however many are drawn.
+"""
+
+import numpy as np
+
+ATTRIBUTES = {
+    "shape": ("circle", "square", "triangle"),
+    "colour": ("red", "green", "blue", "yellow", "magenta", "cyan"),
+    "size": ("small", "large"),
+    "horizontal": ("left", "right"),
+    "vertical": ("top", "bottom"),
+}
+COLOURS = np.array(
+    [(220, 50, 40), (40, 160, 70), (50, 90, 220), (240, 200, 40), (200, 60, 190), (50, 190, 210)], np.float32
+)
+BACKGROUND = 235.0
+_STREAMS = {"train": 0, "test": 1}
+
+
+def describe(split: str, count: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return the attributes (int32 [count] each) and the geometry [count, 4]: centre x and y, radius, turn.
+
+    Lengths are in units of the image side, the turn is in radians.
+    """
+    columns = len(ATTRIBUTES) + 4
+    # Raw words of PCG64 are the same in every NumPy, and row by row a longer split begins with the shorter one.
+    words = np.random.PCG64([20240229, _STREAMS[split]]).random_raw(count * columns)
+    uniform = (words >> np.uint64(11)).reshape(count, columns) * 2.0**-53
+    attributes = {
+        name: (uniform[:, i] * len(values)).astype(np.int32) for i, (name, values) in enumerate(ATTRIBUTES.items())
+    }
+    jitter = 2 * uniform[:, len(ATTRIBUTES) :] - 1
+    x = np.where(attributes["horizontal"] == 0, 0.34, 0.66) + 0.04 * jitter[:, 0]
+    y = np.where(attributes["vertical"] == 0, 0.34, 0.66) + 0.04 * jitter[:, 1]
+    radius = np.where(attributes["size"] == 0, 0.135, 0.22) + 0.015 * jitter[:, 2]
+    return attributes, np.stack([x, y, radius, 0.25 * jitter[:, 3]], axis=1).astype(np.float32)
+
+
+def draw(images: np.ndarray, attributes: dict[str, np.ndarray], geometry: np.ndarray) -> None:
+    """Fill `images` uint8 [N, S, S, 3] with antialiased shapes."""
+    side = images.shape[1]
+    for shape in range(len(ATTRIBUTES["shape"])):
+        members = np.flatnonzero(attributes["shape"] == shape)
+        for start in range(0, len(members), 256):  # small chunks stay in the processor's cache
+            rows = members[start : start + 256]
+            distance = _distance(shape, geometry[rows], side)
+            coverage = np.clip(0.5 - side * distance, 0, 1)[..., None]  # a soft edge, one pixel wide
+            colour = COLOURS[attributes["colour"][rows]][:, None, None, :]
+            images[rows] = np.rint(BACKGROUND + coverage * (colour - BACKGROUND)).astype(np.uint8)
+
+
+def _distance(shape: int, geometry: np.ndarray, side: int) -> np.ndarray:
+    """Signed distance [N, side, side] to the outline (negative inside), in units of the image side."""
+    centre_x, centre_y, radius, turn = (column[:, None, None] for column in geometry.T)
+    grid = (np.arange(side, dtype=np.float32) + 0.5) / side
+    x, y = grid[None, None, :] - centre_x, grid[None, :, None] - centre_y
+    if shape == 0:
+        return np.sqrt(x * x + y * y) - radius
+    cosine, sine = np.cos(turn), np.sin(turn)
+    x, y = cosine * x + sine * y, cosine * y - sine * x
+    if shape == 1:
+        return np.maximum(np.abs(x), np.abs(y)) - 0.89 * radius  # the area of the circle
+    # An equilateral triangle pointing up: the largest of the distances to its three sides.
+    return np.maximum(y, np.float32(np.sqrt(0.75)) * np.abs(x) - 0.5 * y) - 0.65 * radius

@@ -1,0 +1,53 @@
+"""Measure trained networks on held-out data: a few numbers during training, all of them in mode evaluate."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from gm_jax import parallel
+from gm_jax.run import Run
+from gm_jax.tasks.task import Trained
+from gm_jax.workdir import write_json
+
+
+class Measure:
+    """A per-example function of the task, compiled once, over the first `evaluation.n` examples of the split."""
+
+    def __init__(self, run: Run, function: Callable):
+        """`function` is (variables, batch, key) -> {name: [B, ...]}."""
+        evaluation = run.config.evaluation
+        data = {name: np.asarray(x[: evaluation.n]) for name, x in run.split(evaluation.split).items()}
+        self._batch = {**data, "position": np.arange(len(data["image"]))}
+        self._key = jax.random.key(run.config.seed)
+        self._run = parallel.map_examples(
+            lambda tree, batch: function(tree[0], batch, tree[1]), min(evaluation.batch_size, len(data["image"]))
+        )
+
+    def __call__(self, trained: Trained) -> dict[str, np.ndarray]:
+        """Return every example's values, float64 [n, ...]; padding never counts."""
+        values = self._run((trained.variables, self._key), self._batch)
+        return {name: np.asarray(v, np.float64) for name, v in values.items()}
+
+
+def evaluate(run: Run, checkpoint: str) -> int:
+    """Write evaluation.json: every number with its n, split, seed and, where it is a mean, its standard error."""
+    trained = run.restore(checkpoint)
+    values = Measure(run, run.task.evaluate)(trained)
+    about = {"n": len(next(iter(values.values()))), "split": run.config.evaluation.split, "seed": run.config.seed}
+    results = {name: {**summary(v), **about} for name, v in values.items()}
+    path = run.workdir.path / "evaluation.json"
+    content = {"config": run.name, "step": trained.step, "data": run.dataset.name, "stand_in": run.spec.stand_in}
+    write_json(path, {**content, "results": results})
+    for name, result in results.items():
+        if np.ndim(result["value"]) == 0:
+            print(f"{name:24s} {result['value']:.5f} ± {result['standard_error']:.5f}")
+    print(f"n = {about['n']} of {about['split']}, step {trained.step}: {path}", flush=True)
+    return 0
+
+
+def summary(values: np.ndarray) -> dict[str, Any]:
+    """Return the mean over the examples [n, ...] and its standard error."""
+    error = values.std(0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.full(values.shape[1:], np.nan)
+    return {"value": values.mean(0).tolist(), "standard_error": error.tolist()}

@@ -1,0 +1,36 @@
+"""Curves of metrics.jsonl over the steps."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from gm_jax.figures.grid import save_atomically
+from gm_jax.workdir import read_metrics
+
+
+def save_curves(path: Path, metrics: Path, names: Sequence[str], caption: str) -> None:
+    """Plot each of the named metrics of a metrics.jsonl, one panel a metric and one line a split, as a PNG."""
+    import matplotlib.figure  # takes 0.3 s to import; training starts without it
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    lines = read_metrics(metrics)
+    figure = matplotlib.figure.Figure(figsize=(7 * len(names), 4.2), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        for split in sorted({line["split"] for line in lines if name in line}, reverse=True):
+            points = [(line["step"], line[name]) for line in lines if line["split"] == split and name in line]
+            steps, values = zip(*points, strict=True)
+            axes.plot(steps, values, label=split, marker="o" if len(points) < 30 else None)
+        axes.set(xlabel="step", ylabel=name)
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend()
+            low = min(min(line.get_ydata()) for line in axes.lines)
+            high = max(max(line.get_ydata()) for line in axes.lines)
+            if low > 0 and high > 10 * low:
+                axes.set_yscale("log")
+    figure.supxlabel(caption, fontsize=9)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    save_atomically(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"), path)

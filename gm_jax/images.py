@@ -1,0 +1,14 @@
+"""Between images at the border (uint8 NHWC) and images inside a model (float32 in [-1, 1])."""
+
+import jax
+import jax.numpy as jnp
+
+
+def to_model(images: jax.Array) -> jax.Array:
+    """Map uint8 in 0 ... 255 to float32 in [-1, 1]."""
+    return images.astype(jnp.float32) / 127.5 - 1.0
+
+
+def to_uint8(images: jax.Array) -> jax.Array:
+    """Map floats in [-1, 1], clipped, to the nearest uint8."""
+    return jnp.round((jnp.clip(images, -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)

@@ -1,0 +1,288 @@
+"""Convolutions whose gradients are fast on CPUs too, as functions and as Flax modules (2-D, NHWC).
+
+A convolution is bilinear, so with its two gradients it forms a closed family of three operations:
+
+  convolve(x, k)         y[p, o] = sum over taps t and channels i of x[s p + d t - low, i] k[t, i, o]
+  input_gradient(g, k)   the adjoint of x -> convolve(x, k), which is what a transposed convolution computes
+  kernel_gradient(x, g)  the adjoint of k -> convolve(x, k)
+
+The derivative of each with respect to either argument is another of the three. Saying just that gives derivatives of every order (a
+gradient penalty needs two), each as fast as these three are. Other devices than CPUs get XLA's own convolution and its own derivatives,
+which also know forward mode (`jax.jvp`); the rules for the CPU are for reverse mode.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
+from flax.linen.linear import default_kernel_init
+from jax import lax
+
+Array = jax.Array
+Pair = tuple[int, int]
+Padding = str | int | Sequence[int | Pair]
+
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+# Patches are made and used chunk by chunk: so many values stay in the cache, and a product of that size is still efficient.
+CHUNK = 2**20
+
+
+class Geometry(NamedTuple):
+    """The static part of a convolution: sizes of image, kernel and output (height, width), and how they are joined."""
+
+    image: Pair
+    kernel: Pair
+    output: Pair
+    strides: Pair
+    padding: tuple[Pair, Pair]
+    dilation: Pair
+
+
+def conv(
+    x: Array, kernel: Array, strides: int | Pair = 1, padding: Padding = "SAME", dilation: int | Pair = 1
+) -> Array:
+    """Convolution (cross-correlation, as everywhere in deep learning) of images with a kernel.
+
+    x [B, H, W, in], kernel [kh, kw, in, out] -> [B, H', W', out]. Padding is "SAME", "VALID", one int for all sides, or an int
+    or a (before, after) pair for each of height and width.
+    """
+    strides, dilation = as_pair(strides), as_pair(dilation)
+    image, size = x.shape[1:3], kernel.shape[:2]
+    extent = dilated(size, dilation)
+    pads = tuple(lax.padtype_to_pads(image, extent, strides, padding)) if isinstance(padding, str) else as_pads(padding)
+    output = tuple((n + sum(p) - e) // s + 1 for n, p, e, s in zip(image, pads, extent, strides, strict=True))
+    x, kernel = promote_dtype(x, kernel)
+    if size == (1, 1) and pads == ((0, 0), (0, 0)):
+        return x[:, :: strides[0], :: strides[1]] @ kernel[0, 0]
+    geometry = Geometry(image, size, output, strides, pads, dilation)
+    return convolve(geometry, x, kernel) if on_cpu() else native_convolve(geometry, x, kernel)
+
+
+def conv_transpose(
+    x: Array, kernel: Array, strides: int | Pair = 1, padding: Padding = "SAME", dilation: int | Pair = 1
+) -> Array:
+    """Transposed convolution: the input gradient of a strided convolution, whose padding is what `padding` means.
+
+    x [B, H, W, in], kernel [kh, kw, in, out] -> [B, H', W', out]. "SAME" gives H' = H stride and "VALID" H' = H stride +
+    max(kh - stride, 0), both equal to `lax.conv_transpose`. Ints and pairs follow PyTorch's ConvTranspose2d instead, H' =
+    (H - 1) stride - 2 padding + kh: "4x4, stride 2, padding 1" doubles an image. The kernel is read as Flax reads it, which is
+    PyTorch's flipped in height and width.
+    """
+    strides, dilation = as_pair(strides), as_pair(dilation)
+    size = kernel.shape[:2]
+    extent = dilated(size, dilation)
+    if isinstance(padding, str):
+        pads = tuple(transposed_pads(padding, e - s) for e, s in zip(extent, strides, strict=True))
+    else:
+        pads = as_pads(padding)
+    image = tuple((m - 1) * s + e - sum(p) for m, s, e, p in zip(x.shape[1:3], strides, extent, pads, strict=True))
+    geometry = Geometry(image, size, x.shape[1:3], strides, pads, dilation)
+    x, kernel = promote_dtype(x, kernel)
+    return input_gradient(geometry, x, flipped(kernel)) if on_cpu() else native_transpose(geometry, x, kernel)
+
+
+def transposed_pads(padding: str, overlap: int) -> Pair:
+    """The padding of the strided convolution that "SAME" and "VALID" stand for, where windows overlap by so many pixels."""
+    if padding == "VALID":
+        return 0, min(overlap, 0)
+    if padding == "SAME":
+        low = max(overlap, 0) // 2
+        return low, overlap - low
+    raise ValueError(f"padding is 'SAME', 'VALID' or numbers, not {padding!r}")
+
+
+def as_pair(value: int | Sequence) -> tuple:
+    """One value for both height and width, or one for each."""
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def as_pads(padding: int | Sequence[int | Pair]) -> tuple[Pair, Pair]:
+    """Explicit padding as ((top, bottom), (left, right))."""
+    return tuple(as_pair(side) for side in as_pair(padding))
+
+
+def dilated(size: Pair, dilation: Pair) -> Pair:
+    """How many pixels a kernel spans."""
+    return tuple(d * (k - 1) + 1 for k, d in zip(size, dilation, strict=True))
+
+
+def flipped(kernel: Array) -> Array:
+    """The kernel of the adjoint: turned by 180 degrees, with inputs and outputs swapped."""
+    return jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+
+
+def on_cpu() -> bool:
+    """Whether this process computes on CPUs, where XLA's own gradients of convolutions are slow."""
+    return jax.default_backend() == "cpu"
+
+
+def native_convolve(geometry: Geometry, x: Array, kernel: Array) -> Array:
+    """The convolution as XLA has it: x [B, *image, in], kernel [*kernel, in, out] -> [B, *output, out]."""
+    _, _, _, strides, pads, dilation = geometry
+    return lax.conv_general_dilated(x, kernel, strides, pads, rhs_dilation=dilation, dimension_numbers=DIMENSIONS)
+
+
+def native_transpose(geometry: Geometry, g: Array, kernel: Array) -> Array:
+    """The transposed convolution as XLA has it, a kernel moved over g with zeros between its pixels."""
+    pads = []
+    for n, e, m, s, (low, _) in zip(
+        geometry.image,
+        dilated(geometry.kernel, geometry.dilation),
+        geometry.output,
+        geometry.strides,
+        geometry.padding,
+        strict=True,
+    ):
+        before = e - 1 - low
+        pads.append((before, n + e - 2 - s * (m - 1) - before))
+    return lax.conv_general_dilated(
+        g, kernel, (1, 1), pads, geometry.strides, geometry.dilation, dimension_numbers=DIMENSIONS
+    )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def convolve(geometry: Geometry, x: Array, kernel: Array) -> Array:
+    """x [B, *image, in], kernel [*kernel, in, out] -> [B, *output, out]."""
+    return native_convolve(geometry, x, kernel)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def input_gradient(geometry: Geometry, g: Array, kernel: Array) -> Array:
+    """g [B, *output, out], kernel [*kernel, in, out] -> [B, *image, in]."""
+    if geometry.strides == (1, 1) or geometry.dilation != (1, 1):
+        # The barrier keeps XLA from reading the kernel in reverse, which is far slower inside a loop.
+        return native_transpose(geometry, g, lax.optimization_barrier(flipped(kernel)))
+    batch, outputs, (kh, kw), inputs = len(g), g.shape[-1], geometry.kernel, kernel.shape[2]
+    # Each pixel of g paints one window of the image: a product gives the windows, which are then added where they overlap.
+    painter = lax.optimization_barrier(kernel.transpose(3, 1, 0, 2).reshape(outputs, -1))
+
+    def paint(g: Array) -> Array:
+        windows = jnp.dot(g, painter, preferred_element_type=accumulator(g))
+        rows = overlap_add(windows.reshape(-1, g.shape[2], kw, kh, inputs), geometry, axis=1)
+        rows = rows.reshape(len(g), g.shape[1], -1, kh, inputs).swapaxes(2, 3)
+        return overlap_add(rows, geometry, axis=0).astype(g.dtype)
+
+    images = lax.map(paint, chunked(g, math.prod(geometry.output) * painter.shape[1]))
+    return images.reshape(batch, *geometry.image, inputs)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def kernel_gradient(geometry: Geometry, x: Array, g: Array) -> Array:
+    """x [B, *image, in], g [B, *output, out] -> [*kernel, in, out]."""
+    inputs, outputs = x.shape[-1], g.shape[-1]
+    if geometry.strides == (1, 1) and inputs > outputs:  # then patches of g are smaller than patches of x
+        return flipped(kernel_gradient(adjoint(geometry), g, x))
+    width = math.prod(geometry.kernel) * inputs
+    positions = math.prod(geometry.output)
+
+    def add_chunk(total: Array, chunk: tuple[Array, Array]) -> tuple[Array, None]:
+        x, g = chunk
+        product = jnp.dot(
+            g.reshape(-1, outputs).T, patches(geometry, x).reshape(-1, width), preferred_element_type=total.dtype
+        )
+        return total + product, None
+
+    total = jnp.zeros((outputs, width), accumulator(x))
+    total, _ = lax.scan(add_chunk, total, (chunked(x, positions * width), chunked(g, positions * width)))
+    return total.T.reshape(*geometry.kernel, inputs, outputs).astype(x.dtype)
+
+
+convolve.defvjp(
+    lambda geometry, x, kernel: (convolve(geometry, x, kernel), (x, kernel)),
+    lambda geometry, saved, g: (input_gradient(geometry, g, saved[1]), kernel_gradient(geometry, saved[0], g)),
+)
+input_gradient.defvjp(
+    lambda geometry, g, kernel: (input_gradient(geometry, g, kernel), (g, kernel)),
+    lambda geometry, saved, x: (convolve(geometry, x, saved[1]), kernel_gradient(geometry, x, saved[0])),
+)
+kernel_gradient.defvjp(
+    lambda geometry, x, g: (kernel_gradient(geometry, x, g), (x, g)),
+    lambda geometry, saved, kernel: (input_gradient(geometry, saved[1], kernel), convolve(geometry, saved[0], kernel)),
+)
+
+
+def adjoint(geometry: Geometry) -> Geometry:
+    """The convolution, with stride 1, that takes outputs back to images."""
+    extent = dilated(geometry.kernel, geometry.dilation)
+    pads = tuple((e - 1 - low, e - 1 - high) for e, (low, high) in zip(extent, geometry.padding, strict=True))
+    return geometry._replace(image=geometry.output, output=geometry.image, padding=pads)
+
+
+def patches(geometry: Geometry, x: Array) -> Array:
+    """What the kernel sees at each position: [B, *image, in] -> [B, *output, kh kw in]."""
+    x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((*pads, 0) for pads in geometry.padding), (0, 0, 0)))
+    # Columns first, then rows: kh + kw slices instead of kh * kw, so far less to compile.
+    for axis in (1, 0):
+        step, stride, last = geometry.dilation[axis], geometry.strides[axis], geometry.output[axis] - 1
+        x = jnp.concatenate(
+            [
+                lax.slice_in_dim(x, tap * step, tap * step + last * stride + 1, stride, axis + 1)
+                for tap in range(geometry.kernel[axis])
+            ],
+            axis=-1,
+        )
+    return x
+
+
+def overlap_add(windows: Array, geometry: Geometry, axis: int) -> Array:
+    """The sum of windows that lie `stride` apart along one axis: [B, positions, taps, ...] -> [B, pixels, ...]."""
+    stride, (low, _), pixels = geometry.strides[axis], geometry.padding[axis], geometry.image[axis]
+    batch, _, taps, *rest = windows.shape
+    # A window is `blocks` blocks of `stride` pixels, and block b of window p lies where block 0 of window p + b does.
+    blocks = -(-taps // stride)
+    windows = pad_axis(windows, 2, 0, blocks * stride - taps).reshape(batch, -1, blocks, stride, *rest)
+    total = sum(pad_axis(windows[:, :, b], 1, b, blocks - 1 - b) for b in range(blocks)).reshape(batch, -1, *rest)
+    return pad_axis(total, 1, -low, pixels + low - total.shape[1])
+
+
+def pad_axis(x: Array, axis: int, before: int, after: int) -> Array:
+    """Zeros before and after x along one axis; negative numbers cut off instead."""
+    return lax.pad(x, jnp.zeros((), x.dtype), [(before, after, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)])
+
+
+def chunked(x: Array, cost: int) -> Array:
+    """The batch in equal chunks of at most CHUNK values, if an example makes `cost` of them: [B, ...] -> [chunks, b, ...]."""
+    size = max(n for n in range(1, len(x) + 1) if len(x) % n == 0 and (n == 1 or n * cost <= CHUNK))
+    return x.reshape(-1, size, *x.shape[1:])
+
+
+def accumulator(x: Array) -> jnp.dtype:
+    """The type to sum in: at least single precision."""
+    return jnp.promote_types(x.dtype, jnp.float32)
+
+
+class Conv(nn.Module):
+    """`nn.Conv` for images, with gradients that are fast on CPUs: the same parameters, initialisers and dtype rules."""
+
+    features: int
+    kernel_size: int | Pair
+    strides: int | Pair = 1
+    padding: Padding = "SAME"
+    kernel_dilation: int | Pair = 1
+    use_bias: bool = True
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+    kernel_init: Callable = default_kernel_init
+    bias_init: Callable = nn.initializers.zeros_init()
+    operation: Callable = conv
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """x [B, H, W, in] -> [B, H', W', features]."""
+        shape = (*as_pair(self.kernel_size), x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
+        bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype) if self.use_bias else None
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = self.operation(x, kernel, self.strides, self.padding, self.kernel_dilation)
+        return y if bias is None else y + bias
+
+
+class ConvTranspose(Conv):
+    """`nn.ConvTranspose`, likewise; numbers as padding mean what they mean in PyTorch (see `conv_transpose`)."""
+
+    operation: Callable = conv_transpose

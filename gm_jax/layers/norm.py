@@ -1,0 +1,37 @@
+"""Normalisation over groups of channels, arranged for speed on a CPU."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation (Wu & He 2018) of [B, H, W, C], groups of at least 4 channels and at most 32 groups.
+
+    The same function and parameters as `nn.GroupNorm`, with statistics summed per channel first and combined per group on the
+    small [B, C] array: normalising is then one multiplication and one addition per element, which XLA fuses with what
+    follows.
+    """
+
+    groups: int = 32
+    epsilon: float = 1e-5
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        channels = x.shape[-1]
+        groups = math.gcd(self.groups, max(channels // 4, 1))
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+
+        values = x.astype(jnp.float32)  # statistics of half-precision activations need single precision
+        moments = jnp.stack([jnp.mean(values, (1, 2)), jnp.mean(values * values, (1, 2))])  # [2, B, C]
+        mean, square = jnp.mean(moments.reshape(2, -1, groups, channels // groups), axis=-1)  # each [B, groups]
+        inverse = jax.lax.rsqrt(jnp.maximum(square - mean**2, 0.0) + self.epsilon)
+
+        mean, inverse = (jnp.repeat(each, channels // groups, axis=-1) for each in (mean, inverse))  # each [B, C]
+        factor = inverse * scale
+        shift = bias - mean * factor
+        return (values * factor[:, None, None] + shift[:, None, None]).astype(self.dtype or x.dtype)

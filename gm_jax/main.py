@@ -1,0 +1,50 @@
+"""Train, sample, evaluate and draw: `python -m gm_jax.main --config=configs/ddpm_mnist.py [--mode=...]`."""
+
+import sys
+import time
+import traceback
+
+BEGAN = time.time()
+
+from absl import app, logging  # noqa: E402
+
+from gm_jax import cli  # noqa: E402
+from gm_jax.errors import UserError  # noqa: E402
+
+
+def main(_) -> int:
+    """Dispatch on the mode. What takes long to import comes only after the command line has proved sound."""
+    from gm_jax import backend, parallel, run
+    from gm_jax.workdir import Workdir
+
+    if not cli.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # Orbax and JAX tell their every move otherwise
+    backend.configure()
+    parallel.initialize()
+    name = cli.experiment_name()
+    workdir = Workdir(cli.FLAGS.workdir or f"runs/{name}")
+    if cli.FLAGS.mode == "train":
+        from gm_jax.train import train
+
+        workdir.create()
+        return train(run.open_training(name, cli.CONFIG.value, workdir), cli.this_command(), BEGAN)
+
+    from gm_jax import evaluate, sample
+
+    modes = {"sample": sample.sample, "evaluate": evaluate.evaluate, "figures": sample.figures}
+    return modes[cli.FLAGS.mode](run.open_trained(name, cli.overrides(), workdir), cli.FLAGS.checkpoint)
+
+
+def run_main() -> None:
+    """Run, and tell a mistake of the user in one line with exit status 2 (a traceback with -v 1)."""
+    try:
+        app.run(main, flags_parser=cli.parse)
+    except UserError as error:
+        if logging.get_verbosity() > 0 or any(a in ("-v", "-v=1", "--v=1", "--verbosity=1") for a in sys.argv):
+            traceback.print_exc()
+        print(f"gm_jax: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    run_main()

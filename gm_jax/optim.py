@@ -1,0 +1,70 @@
+"""Optax transformations from a config, one for each network."""
+
+from collections.abc import Iterable
+
+import optax
+from ml_collections import ConfigDict
+
+from gm_jax.errors import UserError, nearest
+
+OPTIMIZERS = {
+    "adam": lambda rate, c: optax.adam(rate, b1=c.beta1, b2=c.beta2, eps=c.epsilon),
+    "adamw": lambda rate, c: optax.adamw(rate, b1=c.beta1, b2=c.beta2, eps=c.epsilon, weight_decay=c.weight_decay),
+    "sgd": lambda rate, c: optax.sgd(rate, momentum=c.beta1, nesterov=True),
+    "rmsprop": lambda rate, c: optax.rmsprop(rate, decay=c.beta2, eps=c.epsilon),
+}
+
+
+def settings(config: ConfigDict, network: str) -> ConfigDict:
+    """Return `config.optim` with the entries of `config.optim.<network>` laid over it."""
+    optim = ConfigDict({key: value for key, value in config.optim.items() if not isinstance(value, ConfigDict)})
+    if network in config.optim:
+        optim.update(config.optim[network])
+    return optim
+
+
+def learning_rate(optim: ConfigDict) -> optax.Schedule:
+    """Return the learning rate as a function of the step: linear warm-up, then constant or a decay to 0.
+
+    Its length is `decay_steps`, a key of its own, so that a run can be prolonged (`steps`) without changing its past.
+    """
+    peak, warmup = optim.learning_rate, optim.warmup_steps
+    if optim.decay == "constant":
+        after = optax.constant_schedule(peak)
+    elif optim.decay_steps is None or optim.decay_steps <= warmup:
+        raise UserError(f"optim.decay={optim.decay} needs optim.decay_steps above warmup_steps={warmup}")
+    elif optim.decay == "cosine":
+        after = optax.cosine_decay_schedule(peak, optim.decay_steps - warmup)
+    elif optim.decay == "linear":
+        after = optax.linear_schedule(peak, 0.0, optim.decay_steps - warmup)
+    else:
+        raise UserError(f"optim.decay={optim.decay!r} is not one of constant, cosine, linear")
+    if warmup == 0:
+        return after
+    # Starts at peak / warmup, not at 0, so that the first step is not lost.
+    return optax.join_schedules([optax.linear_schedule(peak / warmup, peak, warmup), after], [warmup])
+
+
+def make_optimizers(config: ConfigDict, networks: Iterable[str]) -> dict[str, optax.GradientTransformation]:
+    """Return an optax transformation for each network.
+
+    Raises:
+        UserError: an unknown optimiser or decay.
+    """
+    optimizers = {}
+    for network in networks:
+        optim = settings(config, network)
+        if optim.name not in OPTIMIZERS:
+            raise UserError(
+                f"optim.name={optim.name!r} is not one of {', '.join(OPTIMIZERS)}{nearest(optim.name, OPTIMIZERS)}"
+            )
+        transformation = OPTIMIZERS[optim.name](learning_rate(optim), optim)
+        if optim.clip_norm is not None:
+            transformation = optax.chain(optax.clip_by_global_norm(optim.clip_norm), transformation)
+        optimizers[network] = transformation
+    return optimizers
+
+
+def ema_decays(config: ConfigDict, networks: Iterable[str]) -> dict[str, float | None]:
+    """Return the decay of each network's moving average, None where it keeps none."""
+    return {network: settings(config, network).ema_decay for network in networks}

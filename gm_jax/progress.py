@@ -1,0 +1,86 @@
+"""What a user sees of a run: the parameter table, the progress bar, TensorBoard, and the times in run.json."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from gm_jax.workdir import Workdir
+
+
+def print_parameters(workdir: Workdir, params: dict[str, Any]) -> None:
+    """Print each network's table of parameters, and record their number in run.json."""
+    from clu import parameter_overview
+
+    for network, tree in params.items():
+        print(f"{network}\n{parameter_overview.get_parameter_overview(tree, include_stats=False)}", flush=True)
+    counts = {network: int(parameter_overview.count_parameters(tree)) for network, tree in params.items()}
+    workdir.update_run(parameters=counts)
+
+
+class Progress:
+    """The bar with loss, images/s and time left; TensorBoard event files; one entry a start in run.json."""
+
+    def __init__(self, workdir: Workdir, start: int, steps: int, batch_size: int, began: float):
+        """The run goes from step `start` to `steps`; this process began its work at the time `began`."""
+        from tensorboardX import SummaryWriter
+
+        self._workdir, self._batch_size, self._start, self._began = workdir, batch_size, start, began
+        self._writer = SummaryWriter(str(workdir.path), purge_step=start + 1)
+        self._bar = tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True)
+        self._earlier = workdir.run().get("starts", [])
+        self._first: tuple[int, float] | None = None  # step and time when the first call was done
+        self._paused = 0.0  # seconds of evaluation, drawing and saving since then
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._bar.close()
+        self._writer.close()
+
+    def finished(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Wait for the metrics of the call that ended with `step`, and move the bar there."""
+        jax.block_until_ready(metrics)
+        if self._first is None:
+            self._first = (step, time.time())
+        if time.time() - self._bar.last_print_t > self._bar.mininterval:
+            losses = ", ".join(f"{k} {float(np.mean(v)):.4f}" for k, v in metrics.items() if "/" not in k)
+            self._bar.set_postfix_str(f"{losses}, {self.images_per_second(step):.0f} images/s", refresh=False)
+        self._bar.update(step - self._bar.n)
+
+    def images_per_second(self, step: int) -> float:
+        """The speed since the first call, which compiles, without evaluation, drawing and saving; 0 before that."""
+        if self._first is None or step <= self._first[0]:
+            return 0.0
+        return (step - self._first[0]) * self._batch_size / (time.time() - self._first[1] - self._paused)
+
+    def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
+        """Write metrics and the speed to TensorBoard."""
+        for name, value in metrics.items():
+            self._writer.add_scalar(f"{split}/{name}", value, step)
+        self._writer.add_scalar("images_per_second", self.images_per_second(step), step)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave what happens inside out of the speed."""
+        began = time.time()
+        yield
+        self._paused += time.time() - began
+
+    def record(self, step: int) -> None:
+        """Write what this start has done and how long it took to run.json; times add up over restarts."""
+        now = {
+            "began": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self._began)),
+            "from_step": self._start,
+            "to_step": step,
+            "seconds": round(time.time() - self._began, 2),
+            "seconds_to_first_step": round(self._first[1] - self._began, 2) if self._first else None,
+            "images_per_second": round(self.images_per_second(step), 1),
+        }
+        starts = [*self._earlier, now]
+        self._workdir.update_run(starts=starts, wall_time=round(sum(s["seconds"] for s in starts), 2))

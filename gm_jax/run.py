@@ -1,0 +1,179 @@
+"""Open a run: settle its config, find its data, build its task, restore its networks."""
+
+import dataclasses
+import functools
+import platform
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from gm_jax import data, parallel
+from gm_jax.checkpoint import Checkpoints, Damaged
+from gm_jax.data.pipeline import arrays
+from gm_jax.errors import UserError
+from gm_jax.optim import ema_decays, make_optimizers
+from gm_jax.state import TrainState, create
+from gm_jax.tasks import DataSpec, Task, make_task
+from gm_jax.tasks.task import Trained, Variables
+from gm_jax.workdir import Workdir, flatten, is_neutral
+
+
+@dataclasses.dataclass
+class Run:
+    """A config and a workdir that fit each other, and what follows from them."""
+
+    name: str  # of the config file, with its variant
+    config: ConfigDict
+    workdir: Workdir
+    spec: DataSpec
+    task: Task
+    checkpoints: Checkpoints
+
+    @functools.cached_property
+    def dataset(self) -> data.Dataset:
+        """The data set, found and compared with the one that the run began with."""
+        dataset = data.load(self.config.dataset)
+        if dataset.stand_in:
+            logging.warning(dataset.stand_in)
+        began_with = self.workdir.run().get("dataset")
+        if began_with and began_with["fingerprint"] != dataset.fingerprint("train"):
+            raise UserError(
+                f"{self.workdir.path} was trained on {began_with['name']} ({began_with['origin']}: "
+                f"{began_with['location']}), but now {dataset.name} ({dataset.origin}: {dataset.location}) is found: "
+                "name the same data with --config.dataset.data_dir, or use another --workdir"
+            )
+        return dataset
+
+    def split(self, name: str) -> dict[str, np.ndarray]:
+        """Return a split of the data as a batch has it."""
+        return arrays(self.dataset.split(name))
+
+    def init_state(self) -> TrainState:
+        """Return the state at step 0, on all devices."""
+
+        def initial(key):
+            variables = self.task.init(key)
+            return create(variables, make_optimizers(self.config, variables), ema_decays(self.config, variables))
+
+        # Jitted, so that the compilation cache serves it: op by op it takes several times as long.
+        return jax.jit(initial, out_shardings=parallel.replicated())(jax.random.key(self.config.seed))
+
+    def trained(self, state: TrainState) -> Trained:
+        """Return what figures, samples and evaluation use, from a state on the devices."""
+        step = int(state.step)
+        stand_in = f" · NOTE: {self.spec.stand_in}" if self.spec.stand_in else ""
+        return Trained(
+            variables=Variables(state.averaged_params(), state.model_state),
+            step=step,
+            workdir=self.workdir,
+            spec=self.spec,
+            split=self.split,
+            caption=f"{self.name} · step {step}{stand_in}",
+            chunk=self.config.sampling.batch_size,
+        )
+
+    def restore(self, which: str) -> Trained:
+        """Restore the "newest" or "best" checkpoint or that of a step, without touching the folder.
+
+        Raises:
+            UserError: it is not there, or damaged.
+        """
+        steps = self.checkpoints.steps()
+        if not steps:
+            raise UserError(f"there is no checkpoint in {self.checkpoints.directory}: train first")
+        step = {"newest": steps[-1], "best": self.checkpoints.best_step()}.get(which, which)
+        if step is None:
+            raise UserError("no checkpoint has been evaluated, so none is the best: use --checkpoint=newest")
+        if str(step) not in map(str, steps):
+            raise UserError(f"there is no checkpoint {which}; there are {', '.join(map(str, steps))}, newest and best")
+        try:
+            state, _ = self.checkpoints.restore(int(step), jax.eval_shape(self.init_state))
+        except Damaged as error:
+            others = ", ".join(str(s) for s in steps if s != int(step)) or "none"
+            raise UserError(f"checkpoint {step} is damaged ({error}); others: {others} (--checkpoint=N)") from error
+        return self.trained(parallel.replicate(state))
+
+
+def describe_dataset(dataset: data.Dataset, config: ConfigDict) -> dict[str, Any]:
+    """Return what run.json says of the data set that is really used."""
+    return {
+        "name": dataset.name,
+        "requested": dataset.requested,
+        "origin": dataset.origin,
+        "location": dataset.location,
+        "stand_in": dataset.stand_in,
+        "sizes": dataset.sizes,
+        "image_shape": list(dataset.image_shape),
+        "label_names": list(dataset.label_names),
+        "attribute_names": {name: list(values) for name, values in dataset.attribute_names.items()},
+        "fingerprint": dataset.fingerprint("train"),
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Return what the bits of a run depend on besides (config, seed, step)."""
+    import os
+    from importlib import metadata
+
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    return {
+        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "processes": jax.process_count(),
+        "cpu_cores": len(os.sched_getaffinity(0)),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        **{name: metadata.version(name) for name in packages},
+    }
+
+
+def open_training(name: str, config: ConfigDict, workdir: Workdir) -> Run:
+    """Open a run to train: a new one, or one that goes on under the same config.
+
+    Raises:
+        UserError: data, config or workdir do not allow it; nothing has been written then.
+    """
+    workdir.check(config)
+    dataset = data.load(config.dataset)
+    spec = DataSpec(dataset.image_shape, dataset.label_names, dataset.attribute_names, dataset.stand_in)
+    run = _assemble(name, config, workdir, spec)
+    run.dataset  # noqa: B018  (announces a stand-in and refuses other data)
+    workdir.claim(config)
+    workdir.update_run(config=name, dataset=describe_dataset(dataset, config))
+    return run
+
+
+def open_trained(name: str, overrides: dict[str, Any], workdir: Workdir) -> Run:
+    """Open a run to sample, evaluate or draw: under the config that trained it, with the overrides that are harmless.
+
+    Raises:
+        UserError: no run there, one of another config, or an override that would make it another model.
+    """
+    config = workdir.saved_config()
+    record = workdir.run()
+    if record.get("config", name) != name:
+        raise UserError(f"{workdir.path} was written by the config {record['config']}, not {name}: name its --workdir")
+    flat = flatten(config)
+    for key, value in overrides.items():
+        value = list(value) if isinstance(value, tuple) else value
+        if not (is_neutral(key) or key.startswith("evaluation.")) and flat.get(key) != value:
+            raise UserError(f"--config.{key}={value}, but {workdir.path} was trained with {flat.get(key)}: leave it out")
+        config.update_from_flattened_dict({key: value})
+    seen = record["dataset"]
+    spec = DataSpec(
+        tuple(seen["image_shape"]),
+        tuple(seen["label_names"]),
+        {key: tuple(values) for key, values in seen["attribute_names"].items()},
+        seen["stand_in"],
+    )
+    return _assemble(name, config, workdir, spec)
+
+
+def _assemble(name: str, config: ConfigDict, workdir: Workdir, spec: DataSpec) -> Run:
+    task = make_task(config, spec)
+    checkpoints = Checkpoints(Path(workdir.checkpoints), config.keep_checkpoints, task.monitor)
+    return Run(name, config, workdir, spec, task, checkpoints)

@@ -1,0 +1,1 @@
+"""Noise schedules and scanned reverse processes; they take a denoiser, never a trainer."""

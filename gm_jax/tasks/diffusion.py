@@ -1,0 +1,188 @@
+"""Denoising diffusion (Ho et al. 2020; DDIM: Song et al. 2021): one network that learns to undo a little noise."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from gm_jax import images, parallel, random
+from gm_jax.errors import UserError, nearest
+from gm_jax.figures.curves import save_curves
+from gm_jax.figures.grid import save_grid
+from gm_jax.losses import diffusion as losses
+from gm_jax.models.unet import UNet
+from gm_jax.samplers import diffusion as samplers
+from gm_jax.samplers.schedules import diffuse, make_schedule
+from gm_jax.step import Phase
+from gm_jax.tasks.task import DataSpec, Task, Trained
+
+SAMPLERS = ("ddim", "ancestral")
+CHAIN_STATES = 10  # pictures in a strip of the chain
+CHAIN_IMAGES = 8  # strips in its figure
+TIMESTEP_BINS = 10  # of the evaluated loss
+GOLDEN_RATIO = 0.6180339887
+
+
+class Diffusion(Task):
+    """One phase on the network "denoiser", which sees images in [-1, 1]."""
+
+    def __init__(self, config: ConfigDict, spec: DataSpec):
+        super().__init__(config, spec)
+        self.network = UNet(**config.model)
+        self.network.check((1, *spec.image_shape))
+        self.schedule = make_schedule(config.diffusion.schedule, config.diffusion.timesteps)
+        self.objective = config.diffusion.objective
+        losses.check_objective(self.objective)
+        self.sampling_steps, self.eta = sampling_plan(config.sampling, self.schedule.T)
+
+    def init(self, key):
+        x = jnp.zeros((1, *self.spec.image_shape))
+        return {"denoiser": self.network.init(key, x, jnp.ones((1,), jnp.int32))}
+
+    def phases(self):
+        return [Phase("denoiser", self.loss)]
+
+    def loss(self, params, model_state, batch, key):
+        """Mean over t and noise of ||epsilon - epsilon_theta(x_t, t)||^2 (eq. (4) of the report, DDPM eq. 14)."""
+        step_key, noise_key, dropout_key = jax.random.split(key, 3)
+        position = batch["position"]
+        u = random.stratified(step_key, position, self.config.batch_size)
+        t = 1 + jnp.floor(u * self.schedule.T).astype(jnp.int32)
+        noise_keys = random.example_keys(noise_key, position)
+        dropout_keys = random.example_keys(dropout_key, position)
+        error, _ = self.predict(params, images.to_model(batch["image"]), t, noise_keys, dropout_keys)
+        return jnp.mean(error), ({"loss": jnp.mean(error)}, model_state)
+
+    def predict(self, params, x0, t, noise_keys, dropout_keys=None):
+        """Noise x0 up to steps t [B]; return the loss per example [B] and the prediction of x0."""
+        epsilon = random.normal(noise_keys, x0.shape[1:])
+        x_t = diffuse(self.schedule, x0, t, epsilon)
+        output = self.network.apply({"params": params["denoiser"]}, x_t, t)
+        target = losses.target(self.objective, self.schedule, x0, t, epsilon)
+        return losses.squared_error(target, output), losses.to_x0(self.objective, self.schedule, x_t, t, output)
+
+    def validate(self, variables, batch, key):
+        keys = random.example_keys(key, batch["position"])
+        # Multiples of the golden ratio spread the steps of any number of examples evenly.
+        t = 1 + jnp.floor(self.schedule.T * (batch["position"] * GOLDEN_RATIO % 1.0)).astype(jnp.int32)
+        return {"loss": self.predict(variables.params, images.to_model(batch["image"]), t, keys)[0]}
+
+    def evaluate(self, variables, batch, key):
+        """Return the loss by bins of t and the variational bound in bits per dimension (DDPM eq. 5).
+
+        One random step stands for each bin, which estimates the sum over t = 2 ... T without bias; L_0 (t = 1) and L_T
+        are computed for every example.
+        """
+        keys = random.example_keys(key, batch["position"])
+        x0 = images.to_model(batch["image"])
+        edges = np.round(np.linspace(1, self.schedule.T, TIMESTEP_BINS + 1)).astype(np.int32)
+
+        def one_bin(_, limits):
+            low, high = limits  # the steps low + 1 ... high
+            bin_keys = random.fold_in(keys, high)
+            t = low + 1 + jnp.floor(random.uniform(random.fold_in(bin_keys, 0)) * (high - low)).astype(jnp.int32)
+            error, x0_hat = self.predict(variables.params, x0, t, random.fold_in(bin_keys, 1))
+            return None, (error, (high - low) * self.bits(x0, x0_hat, t))
+
+        _, (errors, chain) = jax.lax.scan(one_bin, None, (jnp.asarray(edges[:-1]), jnp.asarray(edges[1:])))
+        first = jnp.ones(len(x0), jnp.int32)
+        _, x0_hat = self.predict(variables.params, x0, first, random.fold_in(keys, 1))
+        parts = {
+            "bits_prior": losses.prior_bits(self.schedule, x0),
+            "bits_chain": jnp.sum(chain, 0),
+            "bits_decoder": self.bits(x0, x0_hat, first),
+        }
+        total = {"bits_per_dimension": sum(parts.values()), **parts}
+        return {"loss": jnp.mean(errors, 0), "loss_by_timestep": errors.T, **total}
+
+    def bits(self, x0, x0_hat, t):
+        """Return the bound's term of step t for the clipped prediction, as the sampler clips it."""
+        return losses.step_bits(self.schedule, x0, jnp.clip(x0_hat, -1.0, 1.0), t)
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019  (a task lives as long as the process)
+    def sampler(self, chunk: int, keep: int):
+        """Return the reverse process for `chunk` images at once, mapped over the devices."""
+        steps = samplers.timesteps(self.schedule.T, self.sampling_steps)
+
+        def generate(tree, batch):
+            variables, key = tree
+            keys = random.example_keys(key, batch["position"])
+            x_T = samplers.prior(self.schedule, random.fold_in(keys, 0), self.spec.image_shape)
+
+            def denoise(x_t, t):
+                output = self.network.apply({"params": variables.params["denoiser"]}, x_t, t)
+                return losses.to_x0(self.objective, self.schedule, x_t, t, output)
+
+            result = samplers.sample(
+                denoise, self.schedule, random.fold_in(keys, 1), x_T, steps, self.eta, keep=keep
+            )
+            chain = jnp.concatenate([result.x_t, result.x[None]])
+            return {"images": images.to_uint8(result.x), "chain": images.to_uint8(jnp.moveaxis(chain, 0, 1))}
+
+        return parallel.map_examples(generate, chunk)
+
+    def draw(self, trained: Trained, n: int, seed: int, keep: int = 0) -> dict[str, np.ndarray]:
+        """Return "images" [n, H, W, C] and their "chain" [n, keep + 1, H, W, C], uint8."""
+        run = self.sampler(min(n, trained.chunk), keep)
+        return run((trained.variables, jax.random.key(seed)), {"position": np.arange(n)})
+
+    def sample(self, trained, n, seed):
+        return {"images": self.draw(trained, n, seed)["images"]}
+
+    def figures(self):
+        return {
+            "samples": self.draw_samples,
+            "reverse_chain": self.draw_reverse_chain,
+            "forward_chain": self.draw_forward_chain,
+            "loss": self.draw_loss,
+        }
+
+    def draw_samples(self, trained: Trained) -> None:
+        """Draw `sampling.n` samples."""
+        sampling = self.config.sampling
+        grid = self.sample(trained, sampling.n, sampling.seed)["images"]
+        how = f"{sampling.sampler}, {self.sampling_steps} steps, seed {sampling.seed}"
+        save_grid(trained.workdir.figures / "samples.png", grid, 8, f"{trained.caption} · {how}")
+
+    def draw_reverse_chain(self, trained: Trained) -> None:
+        """Draw a few samples on their way from noise (left) to image (right)."""
+        strips = self.draw(trained, CHAIN_IMAGES, self.config.sampling.seed, CHAIN_STATES)["chain"]
+        caption = f"{trained.caption} · reverse process, from x_T (left) to x_0 (right)"
+        save_strips(trained.workdir.figures / "reverse_chain.png", strips, caption)
+
+    def draw_forward_chain(self, trained: Trained) -> None:
+        """Draw a few test images sinking into noise."""
+        x0 = images.to_model(jnp.asarray(trained.split(self.config.evaluation.split)["image"][:CHAIN_IMAGES]))
+        keys = random.example_keys(jax.random.key(self.config.sampling.seed), jnp.arange(len(x0)))
+        steps = np.round(np.linspace(0, self.schedule.T, CHAIN_STATES + 1)).astype(int)
+        chain = images.to_uint8(samplers.forward_chain(self.schedule, keys, x0, steps))
+        caption = f"{trained.caption} · forward process, t = {', '.join(map(str, steps))}"
+        save_strips(trained.workdir.figures / "forward_chain.png", np.moveaxis(np.asarray(chain), 0, 1), caption)
+
+    def draw_loss(self, trained: Trained) -> None:
+        """Plot the training and validation loss over the steps."""
+        save_curves(trained.workdir.figures / "loss.png", trained.workdir.metrics, ["loss"], trained.caption)
+
+
+def sampling_plan(sampling: ConfigDict, T: int) -> tuple[int, float]:
+    """Return (number of steps, eta); by default DDIM takes 50 steps and the ancestral sampler all T.
+
+    Raises:
+        UserError: no such sampler, or a number of steps or an eta that it cannot take.
+    """
+    if sampling.sampler not in SAMPLERS:
+        near = nearest(sampling.sampler, SAMPLERS)
+        raise UserError(f"sampling.sampler={sampling.sampler!r} is not one of {', '.join(SAMPLERS)}{near}")
+    if not 0.0 <= sampling.eta <= 1.0:
+        raise UserError(f"sampling.eta={sampling.eta} is not between 0 (deterministic) and 1 (ancestral)")
+    ancestral = sampling.sampler == "ancestral"
+    steps = sampling.steps if sampling.steps is not None else (T if ancestral else min(50, T))
+    samplers.timesteps(T, steps)
+    return steps, 1.0 if ancestral else sampling.eta
+
+
+def save_strips(path, strips: np.ndarray, caption: str) -> None:
+    """Save strips uint8 [rows, columns, H, W, C] as one grid."""
+    save_grid(path, strips.reshape(-1, *strips.shape[2:]), strips.shape[1], caption)

@@ -1,0 +1,104 @@
+"""What a task is: networks, phases, how to evaluate, how to sample, which figures to draw. Data for the one loop."""
+
+import abc
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from gm_jax.step import Batch, Phase
+from gm_jax.workdir import Workdir
+
+Tree = Any
+
+
+class DataSpec(NamedTuple):
+    """What a model must know of its data.
+
+    Attributes:
+        image_shape: (height, width, channels).
+        label_names: the classes; () if the data have no labels.
+        attribute_names: value names by attribute.
+        stand_in: None, or the sentence that announces other data than the config asked for.
+    """
+
+    image_shape: tuple[int, int, int]
+    label_names: tuple[str, ...] = ()
+    attribute_names: dict[str, tuple[str, ...]] = {}  # noqa: RUF012  (never changed)
+    stand_in: str | None = None
+
+
+class Variables(NamedTuple):
+    """Trained networks: `params` (averaged where there is an average) and `model_state`, by network."""
+
+    params: dict[str, Tree]
+    model_state: dict[str, Tree]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What a figure or a sampler can use of a run.
+
+    Attributes:
+        variables: on all devices.
+        step: of the checkpoint.
+        split: reads a split of the data as {"image": uint8 [N, H, W, C], ...}; called only by figures that show data.
+        caption: goes under every figure; announces a stand-in.
+        chunk: examples that are sampled or evaluated at once.
+    """
+
+    variables: Variables
+    step: int
+    workdir: Workdir
+    spec: DataSpec
+    split: Callable[[str], dict[str, np.ndarray]]
+    caption: str
+    chunk: int
+
+
+class Task(abc.ABC):
+    """Everything that the loop knows of a model; a subclass says what its networks, losses and figures are.
+
+    Attributes:
+        config: the run's config.
+        spec: of the data.
+        monitor: the validation metric whose best checkpoint is kept, and "min" or "max".
+    """
+
+    monitor: tuple[str, str] = ("loss", "min")
+
+    def __init__(self, config: ConfigDict, spec: DataSpec):
+        """Build the networks.
+
+        Raises:
+            UserError: the config does not fit the data or itself.
+        """
+        self.config = config
+        self.spec = spec
+
+    @abc.abstractmethod
+    def init(self, key: jax.Array) -> dict[str, Tree]:
+        """Return the initial Flax variables of each network."""
+
+    @abc.abstractmethod
+    def phases(self) -> Sequence[Phase]:
+        """Return the updates of one step, in order."""
+
+    @abc.abstractmethod
+    def validate(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
+        """Return per-example values [B, ...]; their means are logged during training."""
+
+    def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
+        """Return per-example values [B, ...], as thorough as it gets; their means are what evaluation.json holds."""
+        return self.validate(variables, batch, key)
+
+    def sample(self, trained: Trained, n: int, seed: int) -> dict[str, np.ndarray] | None:
+        """Return {"images": uint8 [n, H, W, C], "labels": int32 [n] if conditional}; None: this task draws none."""
+        return None
+
+    @abc.abstractmethod
+    def figures(self) -> dict[str, Callable[[Trained], None]]:
+        """Return what draws `figures/<name>.png`, by name."""

@@ -1,0 +1,192 @@
+"""A run's folder: its config, run.json, metrics.jsonl; refuses what another config or process writes."""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from gm_jax.errors import UserError
+
+# Keys that cannot change the numbers of a run, so that they may differ when it goes on. Where the data lie is such a
+# key because what they are is checked by their checksum.
+NEUTRAL = ("steps", "log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints", "sampling.",
+           "dataset.data_dir", "dataset.folder")  # fmt: skip
+
+
+def is_neutral(key: str) -> bool:
+    """True for a dotted key that may change when a run is resumed."""
+    return any(key == name or (name.endswith(".") and key.startswith(name)) for name in NEUTRAL)
+
+
+def flatten(config: ConfigDict | dict, prefix: str = "") -> dict[str, Any]:
+    """Return {dotted key: value}, with tuples as lists, as JSON has them."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict | dict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON through a temporary file, so that a reader or a kill never meets half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; None if there is no such file.
+
+    Raises:
+        UserError: not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}): restore or delete it") from error
+
+
+class Workdir:
+    """The folder of one run."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path).absolute()
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def figures(self) -> Path:
+        """The folder of the figures, made if it is not there."""
+        folder = self.path / "figures"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def create(self) -> None:
+        """Make the folder and try whether it can be written.
+
+        Raises:
+            UserError: it cannot.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / f".probe.{os.getpid()}"
+            probe.write_text("")
+            probe.unlink()
+        except OSError as error:
+            raise UserError(
+                f"cannot write to the workdir {self.path} ({error.strerror}): choose another with --workdir"
+            ) from error
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process; the lock dies with the process, also when it is killed.
+
+        Raises:
+            UserError: another process holds it.
+        """
+        with (self.path / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(f"another process is training in {self.path}: wait for it, or stop it first") from error
+            yield
+
+    def saved_config(self) -> ConfigDict:
+        """Return the config that wrote this folder.
+
+        Raises:
+            UserError: there is none.
+        """
+        config = read_json(self.path / "config.json")
+        if config is None:
+            raise UserError(f"there is no run in {self.path}: train first, or name its folder with --workdir")
+        return ConfigDict(config)
+
+    def check(self, config: ConfigDict) -> None:
+        """Refuse a config that would change the numbers of the work that lies here.
+
+        Raises:
+            UserError: naming the fields that differ.
+        """
+        saved = read_json(self.path / "config.json")
+        has_work = any(self.checkpoints.glob("[0-9]*")) or read_metrics(self.metrics)
+        if saved is not None and has_work:
+            refuse_changes(flatten(saved), flatten(config), self.path)
+
+    def claim(self, config: ConfigDict) -> None:
+        """Write config.json, once the config has proved to work."""
+        self.check(config)
+        write_json(self.path / "config.json", json.loads(config.to_json()))
+
+    def update_run(self, **values: Any) -> None:
+        """Set keys of run.json."""
+        path = self.path / "run.json"
+        write_json(path, {**(read_json(path) or {}), **values})
+
+    def run(self) -> dict[str, Any]:
+        """Return run.json ({} if there is none)."""
+        return read_json(self.path / "run.json") or {}
+
+
+def refuse_changes(saved: dict[str, Any], config: dict[str, Any], where: Path) -> None:
+    """Raise UserError if two flat configs differ in a key that changes the numbers."""
+    absent = object()
+    changed = [
+        f"{key} ({saved.get(key, 'absent')} there, {config.get(key, 'absent')} now)"
+        for key in sorted(saved.keys() | config.keys())
+        if not is_neutral(key) and saved.get(key, absent) != config.get(key, absent)
+    ]
+    if changed:
+        raise UserError(
+            f"{where} was written by another config: {', '.join(changed)}: use those values, or another --workdir"
+        )
+
+
+class MetricsFile:
+    """metrics.jsonl: one JSON object a line, {"step", "split", metrics by name}; ends the same however often killed."""
+
+    def __init__(self, path: Path, step: int):
+        """Open the file and cut it behind `step`: later lines, or half a line, are of work that was lost."""
+        kept = b""
+        if path.exists():
+            for line in path.read_bytes().splitlines(keepends=True):
+                try:
+                    if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+                        break
+                except ValueError:
+                    break
+                kept += line
+        self._file = path.open("ab")
+        self._file.truncate(len(kept))
+
+    def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
+        """Append one line."""
+        self._file.write(json.dumps({"step": step, "split": split, **metrics}).encode() + b"\n")
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Put the lines on disk; called before a checkpoint commits."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a metrics.jsonl; [] if there is no such file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

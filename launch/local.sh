@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# Run gm_jax on this machine, fresh or not:  launch/local.sh --config=configs/ddpm_mnist.py [any flag of gm_jax.main]
+source "$(dirname "$0")/environment.sh"
+install runtime requirements.txt
+exec .venv/bin/python -m gm_jax.main "$@"
