@@ -3,6 +3,8 @@
     python -m gm_jax.main --config=configs/ddpm_mnist.py
 """
 
+from ml_collections.config_dict import placeholder
+
 from gm_jax.defaults import base_config
 
 
@@ -35,6 +37,6 @@ def get_config():
     config.evaluation.n = 1000
 
     config.sampling.sampler = "ddim"
-    config.sampling.steps = None
+    config.sampling.steps = placeholder(int)  # None: 50 for ddim, all for ancestral
     config.sampling.eta = 0.0
     return config

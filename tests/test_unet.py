@@ -49,7 +49,7 @@ def test_the_output_has_the_shape_of_the_input_and_starts_at_zero(fields, shape)
 
 def trained(net: UNet, x: jax.Array, t: jax.Array) -> dict:
     """Parameters with nothing at zero, so that every path through the network counts."""
-    variables = net.init(jax.random.key(0), x, t)
+    variables = jax.jit(net.init)(jax.random.key(0), x, t)
     leaves, tree = jax.tree.flatten(variables)
     return tree.unflatten([leaf + 0.1 * normal(*leaf.shape, seed=i) for i, leaf in enumerate(leaves)])
 

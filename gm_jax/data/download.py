@@ -6,7 +6,6 @@ from pathlib import Path
 
 from absl import logging
 
-from gm_jax.data import tfds_source
 from gm_jax.data.builders import BUILDERS, builder_class
 from gm_jax.errors import UserError
 
@@ -24,6 +23,7 @@ def prepare(name: str, data_dir: Path, source: str | None = None) -> Path:
     Unavailable if the host does not answer or a requirement is missing, UserError if the files are wrong or
     `data_dir` cannot be written.
     """
+    import requests
     import tensorflow_datasets as tfds
 
     if source is not None and name not in BUILDERS:
@@ -32,23 +32,22 @@ def prepare(name: str, data_dir: Path, source: str | None = None) -> Path:
     if source is None:
         _require(name, builder_cls)
     keywords = {"data_dir": data_dir, "file_format": "array_record"}
+    checksum_error = tfds.download.download_manager.NonMatchingChecksumError
+    logging.info("Preparing data set '%s' in %s.", name, data_dir)
     try:
         builder = builder_cls(source=source, **keywords) if name in BUILDERS else tfds.builder(name, **keywords)
-        logging.info("Preparing data set '%s' in %s.", name, data_dir)
         builder.download_and_prepare()
-    except UserError:
-        raise
+    except (requests.RequestException, tfds.download.DownloadError, checksum_error) as error:
+        raise Unavailable(f"the download failed ({_first_line(error)})") from error
     except ImportError as error:
-        raise Unavailable(f"TFDS's builder needs a package: `pip install {error.name}`, then start again") from error
-    except Exception as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        if isinstance(error, PermissionError | FileExistsError | NotADirectoryError):
-            raise UserError(f"data_dir {data_dir} cannot be written ({reason}): give another") from error
-        raise Unavailable(f"preparing it failed: {reason}") from error
-    directory = tfds_source.find(name, [data_dir])
-    if directory is None:
-        raise Unavailable(f"TFDS prepared another configuration than '{name}' in {data_dir}")
-    return directory
+        raise Unavailable(f"TFDS's builder lacks a Python package ({_first_line(error)}): install it") from error
+    except OSError as error:
+        raise UserError(f"{data_dir} cannot be written ({_first_line(error)}): give another data_dir") from error
+    return Path(builder.data_dir)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _require(name: str, builder_cls: type) -> None:

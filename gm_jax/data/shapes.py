@@ -32,9 +32,9 @@ def describe(split: str, count: int) -> tuple[dict[str, np.ndarray], np.ndarray]
         name: (uniform[:, i] * len(values)).astype(np.int32) for i, (name, values) in enumerate(ATTRIBUTES.items())
     }
     jitter = 2 * uniform[:, len(ATTRIBUTES) :] - 1
-    x = np.where(attributes["horizontal"] == 0, 0.34, 0.66) + 0.04 * jitter[:, 0]
-    y = np.where(attributes["vertical"] == 0, 0.34, 0.66) + 0.04 * jitter[:, 1]
-    radius = np.where(attributes["size"] == 0, 0.135, 0.22) + 0.015 * jitter[:, 2]
+    x = np.where(attributes["horizontal"] == 0, 0.35, 0.65) + 0.03 * jitter[:, 0]
+    y = np.where(attributes["vertical"] == 0, 0.35, 0.65) + 0.03 * jitter[:, 1]
+    radius = np.where(attributes["size"] == 0, 0.135, 0.21) + 0.012 * jitter[:, 2]
     return attributes, np.stack([x, y, radius, 0.25 * jitter[:, 3]], axis=1).astype(np.float32)
 
 

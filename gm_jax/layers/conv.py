@@ -6,9 +6,9 @@ A convolution is bilinear, so with its two gradients it forms a closed family of
   input_gradient(g, k)   the adjoint of x -> convolve(x, k), which is what a transposed convolution computes
   kernel_gradient(x, g)  the adjoint of k -> convolve(x, k)
 
-The derivative of each with respect to either argument is another of the three. Saying just that gives derivatives of every order (a
-gradient penalty needs two), each as fast as these three are. Other devices than CPUs get XLA's own convolution and its own derivatives,
-which also know forward mode (`jax.jvp`); the rules for the CPU are for reverse mode.
+The derivative of each with respect to either argument is another of the three. Saying just that gives derivatives of
+every order (a gradient penalty needs two), each as fast as these three are. Other devices than CPUs get XLA's own
+convolution with its own derivatives, which also know forward mode (`jax.jvp`); the CPU's rules are for reverse mode.
 """
 
 import math
@@ -28,7 +28,7 @@ Pair = tuple[int, int]
 Padding = str | int | Sequence[int | Pair]
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-# Patches are made and used chunk by chunk: so many values stay in the cache, and a product of that size is still efficient.
+# Patches are made and used chunk by chunk: so many values stay in the cache, yet make an efficient product.
 CHUNK = 2**20
 
 
@@ -48,8 +48,8 @@ def conv(
 ) -> Array:
     """Convolution (cross-correlation, as everywhere in deep learning) of images with a kernel.
 
-    x [B, H, W, in], kernel [kh, kw, in, out] -> [B, H', W', out]. Padding is "SAME", "VALID", one int for all sides, or an int
-    or a (before, after) pair for each of height and width.
+    x [B, H, W, in], kernel [kh, kw, in, out] -> [B, H', W', out]. Padding is "SAME", "VALID", one int for all sides, or
+    an int or a (before, after) pair for each of height and width.
     """
     strides, dilation = as_pair(strides), as_pair(dilation)
     image, size = x.shape[1:3], kernel.shape[:2]
@@ -68,10 +68,11 @@ def conv_transpose(
 ) -> Array:
     """Transposed convolution: the input gradient of a strided convolution, whose padding is what `padding` means.
 
-    x [B, H, W, in], kernel [kh, kw, in, out] -> [B, H', W', out]. "SAME" gives H' = H stride and "VALID" H' = H stride +
-    max(kh - stride, 0), both equal to `lax.conv_transpose`. Ints and pairs follow PyTorch's ConvTranspose2d instead, H' =
-    (H - 1) stride - 2 padding + kh: "4x4, stride 2, padding 1" doubles an image. The kernel is read as Flax reads it, which is
-    PyTorch's flipped in height and width.
+    x [B, H, W, in], kernel [kh, kw, in, out] -> [B, H', W', out].
+      "SAME"        H' = H stride                             as `lax.conv_transpose`
+      "VALID"       H' = H stride + max(kh - stride, 0)       as `lax.conv_transpose`
+      int or pairs  H' = (H - 1) stride - 2 padding + kh      as PyTorch: 4x4, stride 2, padding 1 doubles an image
+    The kernel is oriented as in `lax.conv_transpose`: PyTorch's, flipped in height and width.
     """
     strides, dilation = as_pair(strides), as_pair(dilation)
     size = kernel.shape[:2]
@@ -87,7 +88,7 @@ def conv_transpose(
 
 
 def transposed_pads(padding: str, overlap: int) -> Pair:
-    """The padding of the strided convolution that "SAME" and "VALID" stand for, where windows overlap by so many pixels."""
+    """The padding that "SAME" and "VALID" mean for the strided convolution, whose windows overlap by so many pixels."""
     if padding == "VALID":
         return 0, min(overlap, 0)
     if padding == "SAME":
@@ -154,11 +155,13 @@ def convolve(geometry: Geometry, x: Array, kernel: Array) -> Array:
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def input_gradient(geometry: Geometry, g: Array, kernel: Array) -> Array:
     """g [B, *output, out], kernel [*kernel, in, out] -> [B, *image, in]."""
+    if geometry.output == (1, 1) and geometry.dilation == (1, 1):
+        geometry = geometry._replace(strides=geometry.kernel)  # a single window overlaps with no other
     if geometry.strides == (1, 1) or geometry.dilation != (1, 1):
         # The barrier keeps XLA from reading the kernel in reverse, which is far slower inside a loop.
         return native_transpose(geometry, g, lax.optimization_barrier(flipped(kernel)))
     batch, outputs, (kh, kw), inputs = len(g), g.shape[-1], geometry.kernel, kernel.shape[2]
-    # Each pixel of g paints one window of the image: a product gives the windows, which are then added where they overlap.
+    # Each pixel of g paints one window of the image: a product gives the windows, to be added where they overlap.
     painter = lax.optimization_barrier(kernel.transpose(3, 1, 0, 2).reshape(outputs, -1))
 
     def paint(g: Array) -> Array:
@@ -187,7 +190,8 @@ def kernel_gradient(geometry: Geometry, x: Array, g: Array) -> Array:
         )
         return total + product, None
 
-    total = jnp.zeros((outputs, width), accumulator(x))
+    # "Like" keeps what shard_map knows: whether values vary over the devices.
+    total = jnp.zeros_like(g, shape=(outputs, width), dtype=accumulator(g))
     total, _ = lax.scan(add_chunk, total, (chunked(x, positions * width), chunked(g, positions * width)))
     return total.T.reshape(*geometry.kernel, inputs, outputs).astype(x.dtype)
 
@@ -246,7 +250,7 @@ def pad_axis(x: Array, axis: int, before: int, after: int) -> Array:
 
 
 def chunked(x: Array, cost: int) -> Array:
-    """The batch in equal chunks of at most CHUNK values, if an example makes `cost` of them: [B, ...] -> [chunks, b, ...]."""
+    """[B, ...] -> [chunks, b, ...], a chunk being worth at most CHUNK values if an example is worth `cost`."""
     size = max(n for n in range(1, len(x) + 1) if len(x) % n == 0 and (n == 1 or n * cost <= CHUNK))
     return x.reshape(-1, size, *x.shape[1:])
 
@@ -269,7 +273,8 @@ class Conv(nn.Module):
     param_dtype: Any = jnp.float32
     kernel_init: Callable = default_kernel_init
     bias_init: Callable = nn.initializers.zeros_init()
-    operation: Callable = conv
+
+    operation = staticmethod(conv)
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -285,4 +290,4 @@ class Conv(nn.Module):
 class ConvTranspose(Conv):
     """`nn.ConvTranspose`, likewise; numbers as padding mean what they mean in PyTorch (see `conv_transpose`)."""
 
-    operation: Callable = conv_transpose
+    operation = staticmethod(conv_transpose)

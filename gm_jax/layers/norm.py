@@ -10,9 +10,9 @@ import jax.numpy as jnp
 class GroupNorm(nn.Module):
     """Group normalisation (Wu & He 2018) of [B, H, W, C], groups of at least 4 channels and at most 32 groups.
 
-    The same function and parameters as `nn.GroupNorm`, with statistics summed per channel first and combined per group on the
-    small [B, C] array: normalising is then one multiplication and one addition per element, which XLA fuses with what
-    follows.
+    The same function and parameters as `nn.GroupNorm`, with statistics summed per channel first and combined per group
+    on the small [B, C] array: normalising is then one multiplication and one addition per element, which XLA fuses with
+    what follows.
     """
 
     groups: int = 32

@@ -31,8 +31,8 @@ def check_objective(objective: str) -> None:
 def target(objective: str, schedule: Schedule, x0: jax.Array, t: jax.Array, epsilon: jax.Array) -> jax.Array:
     """Return what the network shall predict, [B, ...]: epsilon, x_0, or the velocity v.
 
-    v = signal_t epsilon - noise_t x_0 (Salimans & Ho 2022) stays well-posed at both ends: it is the noise where the image is
-    clean and (minus) the image where all is noise.
+    v = signal_t epsilon - noise_t x_0 (Salimans & Ho 2022) stays well-posed at both ends: it is the noise where the
+    image is clean and (minus) the image where all is noise.
     """
     check_objective(objective)
     if objective == "noise":
@@ -43,7 +43,7 @@ def target(objective: str, schedule: Schedule, x0: jax.Array, t: jax.Array, epsi
 
 
 def to_x0(objective: str, schedule: Schedule, x_t: jax.Array, t: jax.Array, output: jax.Array) -> jax.Array:
-    """Turn the network's output, a prediction of `target(objective, ...)`, into the prediction of x_0 [B, ...], t >= 1."""
+    """Turn the network's output, a prediction of `target(objective, ...)`, into that of x_0 [B, ...], for t >= 1."""
     check_objective(objective)
     if objective == "noise":
         return predict_x0(schedule, x_t, t, output)
@@ -54,7 +54,7 @@ def to_x0(objective: str, schedule: Schedule, x_t: jax.Array, t: jax.Array, outp
 
 
 def to_epsilon(objective: str, schedule: Schedule, x_t: jax.Array, t: jax.Array, output: jax.Array) -> jax.Array:
-    """Turn the network's output, a prediction of `target(objective, ...)`, into the prediction of epsilon [B, ...], t >= 1."""
+    """Turn the network's output, a prediction of `target(objective, ...)`, into that of epsilon [B, ...], t >= 1."""
     check_objective(objective)
     if objective == "noise":
         return output
@@ -74,9 +74,10 @@ def prior_bits(schedule: Schedule, x0: jax.Array) -> jax.Array:
 def step_bits(schedule: Schedule, x0: jax.Array, x0_hat: jax.Array, t: jax.Array) -> jax.Array:
     """Return the bound's term of step t in bits per dimension [B]: L_{t-1} for t >= 2, L_0 for t = 1 (DDPM eq. 5).
 
-    x0_hat is the prediction of x_0 from a draw of q(x_t | x_0). The reverse step p(x_{t-1} | x_t) has the posterior's own
-    variance ("fixed small" in Ho et al.), so the Kullback-Leibler divergence is a weighted squared error with weight
-    (SNR(t-1) - SNR(t)) / 2 (Kingma et al. 2021, eq. 13). The whole bound is `prior_bits` plus the sum of these over t = 1 ... T.
+    x0_hat is the prediction of x_0 from a draw of q(x_t | x_0). The reverse step p(x_{t-1} | x_t) has the posterior's
+    own variance ("fixed small" in Ho et al.), so the Kullback-Leibler divergence is a squared error with the weight
+    (SNR(t-1) - SNR(t)) / 2 (Kingma et al. 2021, eq. 13). The whole bound is `prior_bits` plus the sum of these over
+    t = 1 ... T.
     """
     s = jnp.maximum(t - 1, 1)  # t = 1 takes the other branch; SNR(0) is infinite
     gain = 0.5 * (snr(schedule, s) - snr(schedule, t))
@@ -87,8 +88,8 @@ def step_bits(schedule: Schedule, x0: jax.Array, x0_hat: jax.Array, t: jax.Array
 def decoder_bits(schedule: Schedule, x0: jax.Array, x0_hat: jax.Array) -> jax.Array:
     """Return L_0 = -log2 p(x_0 | x_1) per dimension [B] for 8-bit images scaled to [-1, 1] (DDPM eq. 13).
 
-    The mean of p(x_0 | x_1) is x0_hat. Its variance cannot be the posterior's, which is 0 at t = 1; as in the authors' code it
-    is the posterior's at t = 2.
+    The mean of p(x_0 | x_1) is x0_hat. Its variance cannot be the posterior's, which is 0 at t = 1; as in the authors'
+    code it is the posterior's at t = 2.
     """
     _, variance = posterior(schedule, x0, x0, 1, 2) if schedule.T > 1 else (None, schedule.noise[1] ** 2)
     return per_example(-discretized_log_likelihood(x0, x0_hat, jnp.sqrt(variance))) / jnp.log(2.0)
@@ -99,7 +100,7 @@ def discretized_log_likelihood(x: jax.Array, mean: jax.Array, scale: jax.Array) 
 
     x is in {-1, -1 + 2/255, ..., 1}; a bin reaches 1/255 to both sides, the first and the last to infinity.
     """
-    # By symmetry the bin can be moved below the mean, where log(cdf(upper) - cdf(lower)) keeps its digits far into the tail.
+    # By symmetry a bin can be moved below the mean, where log(cdf(upper) - cdf(lower)) keeps its digits far out.
     above = x > mean
     upper = jnp.where(x > 0.999, jnp.inf, (x + 1 / 255 - mean) / scale)
     lower = jnp.where(x < -0.999, -jnp.inf, (x - 1 / 255 - mean) / scale)

@@ -58,7 +58,7 @@ class ResidualBlock(nn.Module):
 class UNet(nn.Module):
     """Predict from a noisy image and its time step an image of the same shape (the noise, the velocity, ...).
 
-    The paper's CIFAR-10 network (35.7M parameters) is `UNet(128, (1, 2, 2, 2), blocks=2, attention=(16,), dropout=0.1)`.
+    The defaults but dropout=0.1 are the paper's CIFAR-10 network (35.7M parameters).
     """
 
     width: int = 128  # channels at the first level
@@ -125,6 +125,7 @@ class UNet(nn.Module):
         factor = self.space_to_depth * 2 ** (len(self.multipliers) - 1)
         if len(shape) != 4 or shape[1] % factor or shape[2] % factor:
             raise UserError(
-                f"a U-Net of {len(self.multipliers)} levels with space_to_depth={self.space_to_depth} needs images [B, H, W, C] whose "
-                f"height and width divide by {factor}, not {tuple(shape)}; use fewer multipliers or a smaller space_to_depth"
+                f"a U-Net of {len(self.multipliers)} levels with space_to_depth={self.space_to_depth} needs images "
+                f"[B, H, W, C] whose height and width divide by {factor}, not {tuple(shape)}; use fewer multipliers or "
+                "a smaller space_to_depth"
             )

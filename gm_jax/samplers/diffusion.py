@@ -27,8 +27,8 @@ class Samples(NamedTuple):
 def timesteps(T: int, steps: int) -> np.ndarray:
     """Return the `steps` + 1 decreasing steps T ... 0 that a chain visits, int32 [steps + 1]; steps = T visits all.
 
-    They are evenly spaced and always start at T, where the prior is ("trailing" in Lin et al. 2023): a chain that starts lower
-    would see an input that it never met in training.
+    They are evenly spaced and always start at T, where the prior is ("trailing" in Lin et al. 2023): a chain starting
+    lower would see an input that it never met in training.
     """
     if not 1 <= steps <= T:
         raise UserError(f"sampling takes between 1 and {T} steps, not {steps}")
@@ -40,8 +40,8 @@ def step(
 ) -> jax.Array:
     """Go from x_t to x_s, s < t, given a prediction of x_0 (Song et al. 2021, eq. 12).
 
-    x_s = signal_s x_0 + sqrt(noise_s^2 - c^2) epsilon + c z with c = eta times the posterior's standard deviation. eta = 0 is
-    DDIM, eta = 1 is a draw of the posterior q(x_s | x_t, x_0), which is the ancestral step of DDPM.
+    x_s = signal_s x_0 + sqrt(noise_s^2 - c^2) epsilon + c z with c = eta times the posterior's standard deviation.
+    eta = 0 is DDIM, eta = 1 is a draw of the posterior q(x_s | x_t, x_0), which is the ancestral step of DDPM.
     """
     epsilon = predict_epsilon(schedule, x_t, t, x0)
     if eta == 0.0:  # a plain number, not an array: deterministic sampling draws no noise
@@ -65,9 +65,10 @@ def sample(
 ) -> Samples:
     """Run the reverse process over the decreasing `steps` (see `timesteps`) from x_T [B, ...].
 
-    The noise of a step depends on `keys` [B] and the step's number only. `clip` holds predictions of x_0 in [-1, 1]; the noise
-    is then worked out again from the clipped prediction, so that state and prediction stay consistent. `keep` states, evenly
-    spread over the chain and the first among them, are returned for a figure of the chain without storing the others.
+    The noise of a step depends on `keys` [B] and the step's number only. `clip` holds predictions of x_0 in [-1, 1];
+    the noise is then worked out again from the clipped prediction, so that state and prediction stay consistent.
+    `keep` states, evenly spread over the chain and the first among them, are returned for a figure of the chain
+    without storing the others.
     """
     count = len(steps) - 1
     kept = np.round(np.linspace(0, count - 1, min(keep, count))).astype(np.int32)
@@ -91,10 +92,10 @@ def sample(
 
 def prior(schedule: Schedule, keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Draw x_T [B, *shape] from the prior p(x_T) = N(0, prior_scale^2 I)."""
-    return schedule.prior_scale * random.normal(keys, shape)
+    return schedule.prior_scale * random.normal(random.fold_in(keys, 0), shape)  # step t folds in t, and t >= 1
 
 
 def forward_chain(schedule: Schedule, keys: jax.Array, x0: jax.Array, steps: np.ndarray) -> jax.Array:
-    """Return x_t [P, B, ...] at the `steps` [P], one noise per example throughout: the same image sinking into noise."""
+    """Return x_t [P, B, ...] at the `steps` [P], one noise per example throughout: an image sinking into noise."""
     epsilon = random.normal(keys, x0.shape[1:])
     return jnp.stack([diffuse(schedule, x0, int(t), epsilon) for t in steps])

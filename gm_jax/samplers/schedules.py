@@ -1,8 +1,8 @@
 """Noise schedules: how much signal and how much noise is left at each step of the forward process.
 
-Everything is written in terms of x_t = signal_t x_0 + noise_t epsilon, so that one set of formulas serves variance-preserving
-chains (Ho et al. 2020: signal^2 + noise^2 = 1) and variance-exploding ones (signal = 1). Index 0 is the clean data, index T
-the prior.
+Everything is written in terms of x_t = signal_t x_0 + noise_t epsilon, so that one set of formulas serves
+variance-preserving chains (Ho et al. 2020: signal^2 + noise^2 = 1) and variance-exploding ones (signal = 1). Index 0 is
+the clean data, index T the prior.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ class Schedule(NamedTuple):
 
 
 def preserving(betas: np.ndarray) -> Schedule:
-    """Return the chain x_t = sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) epsilon for betas [T] (Ho et al. 2020, eq. 2 and 4)."""
+    """Return the chain x_t = sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) epsilon for betas [T] (DDPM eq. 2, 4)."""
     betas = np.concatenate([[0.0], np.asarray(betas, np.float64)])
     alpha_bar = np.cumprod(1.0 - betas)
     return _schedule(betas, np.sqrt(alpha_bar), np.sqrt(1.0 - alpha_bar))
@@ -57,7 +57,7 @@ def linear(T: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule
 
 
 def cosine(T: int, s: float = 0.008, max_beta: float = 0.999) -> Schedule:
-    """Return the schedule of Nichol & Dhariwal (2021), eq. 17: alpha_bar(t) = f(t) / f(0), f(t) = cos^2((t/T + s)/(1 + s) pi/2)."""
+    """Return alpha_bar(t) = f(t) / f(0), f(t) = cos^2((t/T + s)/(1 + s) pi/2) (Nichol & Dhariwal 2021, eq. 17)."""
     f = np.cos((np.arange(T + 1) / T + s) / (1 + s) * np.pi / 2) ** 2
     return preserving(np.minimum(1 - f[1:] / f[:-1], max_beta))
 
@@ -109,8 +109,8 @@ def posterior(
     """Return mean [B, ...] and variance (broadcastable) of the Gaussian q(x_s | x_t, x_0) for steps s < t.
 
     With a = signal_t / signal_s and v = noise_t^2 - a^2 noise_s^2 (so that x_t = a x_s + sqrt(v) epsilon):
-    mean = a noise_s^2 / noise_t^2 x_t + signal_s v / noise_t^2 x_0 and variance = v noise_s^2 / noise_t^2; for s = t - 1 in a
-    variance-preserving chain this is eq. 7 of Ho et al. (2020).
+    mean = a noise_s^2 / noise_t^2 x_t + signal_s v / noise_t^2 x_0, variance = v noise_s^2 / noise_t^2; for s = t - 1
+    in a variance-preserving chain this is eq. 7 of Ho et al. (2020).
     """
     signal_s, noise_s = at(schedule.signal, s, x_t), at(schedule.noise, s, x_t)
     signal_t, noise_t = at(schedule.signal, t, x_t), at(schedule.noise, t, x_t)

@@ -1,0 +1,658 @@
+"""The data room: where a set is found, what its splits hold, what the cache does, and what each mistake is told."""
+
+import gzip
+import hashlib
+import http.server
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from absl import logging
+from ml_collections import ConfigDict, config_dict
+from PIL import Image
+
+from gm_jax import data
+from gm_jax.data import cache, download, prepare, shapes
+from gm_jax.data.builders import idx
+from gm_jax.errors import UserError
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "tfds"
+SILENCE = download.silence  # the real one; tests are otherwise offline
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """An empty home, no data directories from the environment, and a network that never answers."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    monkeypatch.delenv("GM_JAX_CACHE", raising=False)
+    monkeypatch.setattr(download, "silence", lambda url: "no network in tests")
+    return home
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    """The lines given to absl's logging.warning."""
+    lines = []
+    monkeypatch.setattr(logging, "warning", lambda message, *arguments: lines.append(message % arguments))
+    return lines
+
+
+def config(name: str, **keys) -> ConfigDict:
+    defaults = {"data_dir": config_dict.placeholder(str), "folder": config_dict.placeholder(str), "embedded": True}
+    return ConfigDict({"name": name, **defaults, **keys})
+
+
+def error(name: str, **keys) -> str:
+    """The message of the UserError that loading ends with: always one line."""
+    with pytest.raises(UserError) as caught:
+        data.load(config(name, **keys)).split("train")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def write_idx(folder: Path, sizes=(50, 20), compress=True) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Write four tiny idx files; return the images and labels of each split."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    truth = {}
+    for (split, names), size in zip(idx.FILES.items(), sizes, strict=True):
+        pair = rng.integers(0, 256, (size, 28, 28), np.uint8), rng.integers(0, 10, size, np.uint8)
+        for name, array in zip(names, pair, strict=True):
+            raw = idx_bytes(array)
+            (folder / f"{name}.gz" if compress else folder / name).write_bytes(gzip.compress(raw) if compress else raw)
+        truth[split] = pair
+    return truth
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory):
+    """A data directory with a tiny fashion_mnist, prepared by the command, and what it must hold."""
+    root = tmp_path_factory.mktemp("prepared")
+    truth = write_idx(root / "idx")
+    arguments = ["fashion_mnist", f"--data_dir={root / 'data'}", f"--source={root / 'idx'}"]
+    assert prepare.main(arguments) == 0
+    return root / "data", truth
+
+
+@pytest.fixture
+def data_dir(prepared, tmp_path):
+    """A copy of the prepared directory that a test may change."""
+    shutil.copytree(prepared[0], tmp_path / "data")
+    return tmp_path / "data"
+
+
+def entry(dataset: data.Dataset, split: str = "train") -> Path:
+    """The one cache entry of a split that lies beside the files."""
+    (found,) = Path(dataset.location, "gm_jax_cache").glob(f"*-{split}-*")
+    return found
+
+
+# Builders and prepared TFDS directories
+
+
+def test_builder_round_trip(prepared, data_dir):
+    """What the idx files hold is what the data set gives, in TFDS's shuffled order, labels with their images."""
+    dataset = data.load(config("fashion_mnist", data_dir=str(data_dir)))
+    assert (dataset.name, dataset.origin, dataset.stand_in) == ("fashion_mnist", "tfds", None)
+    assert dataset.location == str(data_dir / "fashion_mnist" / "3.0.1")
+    assert (dataset.sizes, dataset.image_shape) == ({"train": 50, "test": 20}, (28, 28, 1))
+    assert dataset.label_names[0] == "T-shirt/top" and len(dataset.label_names) == 10
+    for name, (images, labels) in prepared[1].items():
+        split = dataset.split(name)
+        assert split.images.dtype == np.uint8 and split.labels.dtype == np.int32 and split.attributes == {}
+        given = {image.tobytes(): label for image, label in zip(split.images, split.labels, strict=True)}
+        assert given == {image.tobytes(): label for image, label in zip(images, labels, strict=True)}
+
+
+def test_tfds_reads_what_our_builder_wrote(prepared):
+    import tensorflow_datasets as tfds
+
+    source = tfds.builder_from_directory(prepared[0] / "fashion_mnist" / "3.0.1").as_data_source("test")
+    images, labels = prepared[1]["test"]
+    wanted = {image.tobytes(): label for image, label in zip(images, labels, strict=True)}
+    assert {example["image"].tobytes(): example["label"] for example in source} == wanted
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda raw: b"\0\0\x0d\3" + raw[4:], "begins with 00000d03"),
+        (lambda raw: raw[:-1], "header says"),
+        (lambda raw: raw + b"\0", "header says"),
+        (lambda raw: gzip.compress(raw)[:-20], "damaged gzip"),
+        (lambda raw: idx_bytes(np.zeros((49, 28, 28), np.uint8)), "do not fit together"),
+        (lambda raw: None, "has no file train-images-idx3-ubyte"),
+    ],
+)
+def test_bad_idx_files(tmp_path, capsys, damage, message):
+    write_idx(tmp_path / "idx", compress=False)
+    path = tmp_path / "idx" / "train-images-idx3-ubyte"
+    raw = damage(path.read_bytes())
+    path.write_bytes(raw) if raw else path.unlink()
+    assert prepare.main(["mnist", f"--data_dir={tmp_path / 'out'}", f"--source={tmp_path / 'idx'}"]) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert message in told and "train-images" in told
+    assert not list(tmp_path.glob("out/mnist/3.0.1"))
+
+
+def test_prepare_says_what_is_wrong(tmp_path, capsys):
+    for name, message in {"mnsit": "'mnist'", "shapes": "nothing to prepare", "cifar10": "does not answer"}.items():
+        assert prepare.main([name, f"--data_dir={tmp_path}"]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_newest_version_and_direct_directories(data_dir):
+    """data_dir may hold sets, or be the set's or the version's directory; 3.0.10 is newer than 3.0.2."""
+    parent = data_dir / "fashion_mnist"
+    for version in ("3.0.2", "3.0.10"):
+        shutil.copytree(parent / "3.0.1", parent / version)
+    for given, version in {data_dir: "3.0.10", parent: "3.0.10", parent / "3.0.2": "3.0.2"}.items():
+        assert data.load(config("fashion_mnist", data_dir=str(given))).location == str(parent / version)
+
+
+def test_environment_then_home(data_dir, home, monkeypatch):
+    shutil.copytree(data_dir, home / "tensorflow_datasets")
+    assert data.load(config("fashion_mnist")).location.startswith(str(home))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
+    assert data.load(config("fashion_mnist")).location.startswith(str(data_dir))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir / "empty"))
+    assert data.load(config("fashion_mnist")).location.startswith(str(home))
+
+
+def test_tfrecord_is_refused_with_the_command(data_dir):
+    path = data_dir / "fashion_mnist" / "3.0.1" / "dataset_info.json"
+    path.write_text(path.read_text().replace('"array_record"', '"tfrecord"'))
+    told = error("fashion_mnist", data_dir=str(data_dir))
+    assert "array_record" in told and "python -m gm_jax.data.prepare fashion_mnist" in told
+
+
+def test_damaged_records(data_dir):
+    (path,) = data_dir.glob("*/*/*train.array_record*")
+    path.write_bytes(path.read_bytes()[:1000])
+    assert "cannot be read" in error("fashion_mnist", data_dir=str(data_dir))
+    path.unlink()
+    assert "cannot be read" in error("fashion_mnist", data_dir=str(data_dir))
+
+
+@pytest.fixture(scope="session")
+def portraits(tmp_path_factory):
+    """A set like celeb_a with a configuration, images of two sizes, nested attributes, and features to leave out."""
+    import tensorflow_datasets as tfds
+
+    class Portraits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("1.0.0")
+        BUILDER_CONFIGS = (tfds.core.BuilderConfig(name="small"),)
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(shape=(None, None, 3)),
+                "attributes": {"Smiling": np.bool_, "hair": tfds.features.ClassLabel(names=["dark", "fair"])},
+                "landmarks": {"x": np.int64},
+                "person": tfds.features.Text(),
+            }
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples(6), "varied": self._generate_examples(6, varied=True)}
+
+        def _generate_examples(self, count, varied=False):
+            for i in range(count):
+                picture = np.full((20, 30 + (varied and i), 3), 10 * i, np.uint8)
+                picture[:, :5] = picture[:, -5:] = 255  # cut off by the central crop
+                attributes = {"Smiling": i % 2 == 1, "hair": i % 3 // 2}
+                image = Image.fromarray(picture)
+                yield i, {"image": image, "attributes": attributes, "landmarks": {"x": i}, "person": "nobody"}
+
+    root = tmp_path_factory.mktemp("portraits")
+    Portraits(data_dir=root, file_format="array_record").download_and_prepare()
+    return root
+
+
+def test_attributes_and_sizes(portraits):
+    """Nested bools and class labels become attributes that stay with their images; the crop is central."""
+    dataset = data.load(config("portraits/small", data_dir=str(portraits), image_size=16))
+    assert dataset.attribute_names == {"Smiling": ("no", "yes"), "hair": ("dark", "fair")}
+    assert (dataset.label_names, dataset.image_shape) == ((), (16, 16, 3))
+    split = dataset.split("varied")
+    index = split.images[:, 8, 8, 0] // 10
+    assert split.labels is None and sorted(index) == list(range(6))
+    assert np.array_equal(split.images, np.broadcast_to(split.images[:, 8:9, 8:9], split.images.shape))
+    assert split.attributes["Smiling"].tolist() == (index % 2).tolist()
+    assert split.attributes["hair"].tolist() == (index % 3 // 2).tolist()
+
+
+def test_sizes_that_vary_need_an_image_size(portraits):
+    dataset = data.load(config("portraits/small", data_dir=str(portraits)))
+    assert dataset.split("train").images.shape == (6, 20, 30, 3)
+    with pytest.raises(UserError, match="image_size"):
+        dataset.split("varied")
+
+
+def test_a_configuration_is_asked_for(portraits):
+    assert "portraits/small" in error("portraits", data_dir=str(portraits))
+    assert "such as 'cycle_gan/" in error("cycle_gan")
+    assert "(did you mean 'cycle_gan/horse2zebra'?)" in error("cycle_gan/horse2zebr")
+
+
+# The order of the search, stand-ins and mistakes
+
+
+def test_stand_in_is_announced(warnings):
+    for name, words in {"mnist": "MNIST was not found", "fashion_mnist": "digits, not clothes"}.items():
+        warnings.clear()
+        dataset = data.load(config(name))
+        assert (dataset.name, dataset.origin, dataset.requested) == ("digits", "embedded", name)
+        assert "1,797" in dataset.stand_in and words in dataset.stand_in
+        (line,) = warnings
+        assert line.startswith(dataset.stand_in) and "no network in tests" in line and "data_dir" in line
+
+
+def test_stand_in_forbidden(data_dir):
+    assert "embedded=False" in error("mnist", embedded=False)
+    told = error("mnist", data_dir=str(data_dir))
+    assert "it has fashion_mnist (did you mean 'fashion_mnist'?)" in told and "does not answer" in told
+    assert "no prepared data set" in error("mnist", data_dir=str(data_dir / "nowhere"))
+    assert "does not answer" in error("cifar10")
+
+
+def test_misspelt_names(monkeypatch, data_dir):
+    """One line with the nearest name, before the network is asked or a stand-in is thought of."""
+    monkeypatch.setattr(download, "silence", lambda url: pytest.fail("asked the network"))
+    for name, meant in {"mnsit": "mnist", "MNIST": "mnist", "shape": "shapes", "cifar": "cifar10"}.items():
+        assert f"(did you mean '{meant}'?)" in error(name)
+    assert "(did you mean 'fashion_mnist'?)" in error("fashion_minst", data_dir=str(data_dir))
+    assert "did you mean" not in error("zzzzqqqq")
+
+
+def test_embedded_and_folder_exclude_each_other(tmp_path):
+    assert "dataset.name" in error("shapes", folder=str(tmp_path))
+
+
+def test_silent_host_is_given_up_in_time():
+    """A host that takes the connection and says nothing, and one that refuses it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        start = time.monotonic()
+        assert SILENCE(address, 0.3)
+        assert time.monotonic() - start < 1.5
+    assert SILENCE(address, 2)
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch):
+    """A host on this machine that serves tiny idx files as MNIST: the folder it serves."""
+    import tensorflow_datasets as tfds
+
+    from gm_jax.data.builders import mnist
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=str(tmp_path / "served"))
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/"
+        truth = write_idx(tmp_path / "served")
+        infos = {
+            url + path.name: tfds.download.checksums.UrlInfo(path.stat().st_size, sha256(path), path.name)
+            for path in (tmp_path / "served").iterdir()
+        }
+        monkeypatch.setattr(download, "silence", SILENCE)
+        monkeypatch.setattr(mnist.Mnist, "URL", url)
+        monkeypatch.setattr(mnist.Mnist, "url_infos", infos)
+        yield tmp_path / "served", truth
+        server.shutdown()
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_download(host, tmp_path):
+    """From a host that answers: the set ends as a prepared TFDS directory."""
+    dataset = data.load(config("mnist", data_dir=str(tmp_path / "data")))
+    assert (dataset.origin, dataset.stand_in) == ("tfds", None)
+    assert sorted(map(bytes, dataset.split("test").images)) == sorted(map(bytes, host[1]["test"][0]))
+    assert data.load(config("mnist", data_dir=str(tmp_path / "data"))).location == dataset.location
+
+
+def test_download_that_fails(host, tmp_path):
+    """A changed file is refused; a missing one counts as no answer."""
+    write_idx(host[0], sizes=(40, 20))
+    assert "checksum" in error("mnist", data_dir=str(tmp_path / "data"))
+    for path in host[0].iterdir():
+        path.unlink()
+    assert "HTTP status 404" in error("mnist", data_dir=str(tmp_path / "other"))
+
+
+def test_tensorflow_is_named_where_it_is_missing(monkeypatch):
+    monkeypatch.setattr(download, "silence", lambda url: None)
+    monkeypatch.setattr(download.importlib.util, "find_spec", lambda name: None)
+    assert "pip install tensorflow-cpu" in error("cifar10")
+
+
+# The cache
+
+
+def test_cache_is_used_and_needs_no_tfds(data_dir):
+    first = data.load(config("fashion_mnist", data_dir=str(data_dir)))
+    sha = first.fingerprint("train")
+    pixels = np.array(first.split("train").images)
+    program = (
+        "import sys; from ml_collections import ConfigDict; from gm_jax import data;"
+        f"keys = dict(name='fashion_mnist', data_dir={str(data_dir)!r}, folder=None, embedded=True);"
+        "d = data.load(ConfigDict(keys));"
+        "print(d.fingerprint('train'), type(d.split('train').images).__name__, d.split('train').images.sum());"
+        "assert not {'tensorflow_datasets', 'PIL', 'sklearn', 'matplotlib'} & set(sys.modules)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=Path(data.__file__).parents[2]
+    )
+    assert ran.stdout.split() == [sha, "memmap", str(pixels.sum())], ran.stderr
+    with pytest.raises(ValueError, match="read-only"):
+        data.load(config("fashion_mnist", data_dir=str(data_dir))).split("train").images[0] = 0
+
+
+def damage_bit(path: Path) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[-7] ^= 1
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("images.npy", damage_bit),
+        ("labels.npy", damage_bit),
+        ("images.npy", lambda path: path.write_bytes(path.read_bytes()[:-100])),
+        ("images.npy", lambda path: path.write_bytes(b"x" * path.stat().st_size)),
+        ("images.npy", Path.unlink),
+        ("meta.json", lambda path: path.write_text("{")),
+        ("meta.json", lambda path: path.write_text("[]")),
+    ],
+)
+def test_damaged_cache_is_rebuilt_with_a_warning(data_dir, warnings, file, damage):
+    dataset = data.load(config("fashion_mnist", data_dir=str(data_dir)))
+    sha, pixels = dataset.fingerprint("train"), np.array(dataset.split("train").images)
+    damage(entry(dataset) / file)
+    again = data.load(config("fashion_mnist", data_dir=str(data_dir)))
+    assert again.fingerprint("train") == sha and np.array_equal(again.split("train").images, pixels)
+    assert len(warnings) == 1 and "damaged" in warnings[0]
+    data.load(config("fashion_mnist", data_dir=str(data_dir))).split("train")
+    assert len(warnings) == 1  # mended for good
+    assert [path.name for path in entry(dataset).parent.iterdir()] == [entry(dataset).name]
+
+
+def test_changed_source_is_not_served_stale(tmp_path):
+    paths = write_folder(tmp_path / "pictures", {"a.png": 10, "b.png": 20})
+    keys = {"folder": str(tmp_path / "pictures")}
+    before = data.load(config("mine", **keys))
+    assert before.split("train").images[0, 0, 0].tolist() == [10, 0, 0]
+    Image.new("RGB", (8, 8), (99, 0, 0)).save(paths[0])
+    os.utime(paths[0], ns=(0, 0))
+    after = data.load(config("mine", **keys))
+    assert after.split("train").images[0, 0, 0].tolist() == [99, 0, 0]
+    assert before.fingerprint("train") != after.fingerprint("train")
+    assert before.split("train").images[0, 0, 0].tolist() == [10, 0, 0]  # an open memory map stays whole
+
+
+def test_cache_places(data_dir, home, monkeypatch, warnings):
+    """Beside the files; in the home where they are read-only; in $GM_JAX_CACHE; nowhere."""
+
+    def load():
+        return data.load(config("fashion_mnist", data_dir=str(data_dir))).fingerprint("train")
+
+    version = data_dir / "fashion_mnist" / "3.0.1"
+    version.chmod(0o555)
+    sha = load()
+    assert not (version / "gm_jax_cache").exists() and len(list((home / ".cache/gm_jax/data").iterdir())) == 1
+    monkeypatch.setenv("GM_JAX_CACHE", str(home / "own"))
+    assert load() == sha and len(list((home / "own").iterdir())) == 1
+    (home / "locked").mkdir(mode=0o555)
+    monkeypatch.setenv("GM_JAX_CACHE", str(home / "locked"))
+    with pytest.raises(UserError, match="cannot be written"):
+        load()
+    monkeypatch.delenv("GM_JAX_CACHE")
+    monkeypatch.setenv("HOME", str(home / "locked"))
+    assert not warnings and load() == sha and "every start" in warnings[0]
+    monkeypatch.setenv("HOME", str(home))
+    version.chmod(0o755)
+    assert load() == sha and not (version / "gm_jax_cache").exists()  # found where it was
+
+
+def test_failed_decoding_leaves_nothing(tmp_path):
+    def fill(images):
+        images[0] = 1
+        raise RuntimeError
+
+    one = cache.Cache("one", {}, {}, beside=tmp_path)
+    with pytest.raises(RuntimeError):
+        one.load("train", (2, 4, 4, 1), fill)
+    assert list((tmp_path / "gm_jax_cache").iterdir()) == []
+
+
+def test_many_at_once(tmp_path, warnings):
+    """Loaders that race for one entry all get the right pixels and leave one entry."""
+    one = cache.Cache("one", {}, {}, beside=tmp_path)
+    barrier = threading.Barrier(8)
+
+    def fill(images):
+        barrier.wait(10)  # all of them found no cache
+        images[...] = 7
+        return None, {}
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda _: one.load("train", (3, 4, 4, 1), fill), range(8)))
+    assert all((split.images == 7).all() and split.images.shape == (3, 4, 4, 1) for split, _ in results)
+    assert len({sha for _, sha in results}) == 1
+    assert len(list((tmp_path / "gm_jax_cache").iterdir())) == 1 and not warnings
+
+
+def test_splits_that_are_not_there(data_dir):
+    dataset = data.load(config("fashion_mnist", data_dir=str(data_dir)))
+    with pytest.raises(UserError, match=r"no split 'tset' \(did you mean 'test'\?\): it has train, test"):
+        dataset.split("tset")
+    with pytest.raises(UserError, match="no split"):
+        dataset.fingerprint("validation")
+
+
+# Embedded sets
+
+
+def test_digits():
+    from sklearn.datasets import load_digits
+
+    dataset = data.load(config("digits"))
+    train, test = dataset.split("train"), dataset.split("test")
+    assert (dataset.sizes, dataset.stand_in, dataset.location) == ({"train": 1500, "test": 297}, None, "scikit-learn")
+    assert train.images.shape == (1500, 28, 28, 1) and test.images.shape == (297, 28, 28, 1)
+    every = load_digits()
+    for label in range(10):
+        counts = (train.labels == label).sum(), (test.labels == label).sum()
+        assert sum(counts) == (every.target == label).sum() and counts[1] in (29, 30)
+    # Shrunk again, each image is nearest to an original of its own class: right pixels, right label, right way up.
+    small = test.images[:, 2:26, 2:26, 0].reshape(297, 8, 3, 8, 3).mean((2, 4)).reshape(297, 64)
+    original = every.data * (255 / 16)
+    nearest = np.argmin(((small[:, None] - original[None]) ** 2).sum(-1), axis=1)
+    assert (every.target[nearest] == test.labels).mean() > 0.99
+    assert data.load(config("digits", image_size=32)).split("test").images.shape == (297, 32, 32, 1)
+
+
+def test_shapes_attributes_are_true():
+    """Colour, place, area and outline, measured in the pixels, are what the attributes say."""
+    dataset = data.load(config("shapes", num_images=600, image_size=64))
+    split = dataset.split("train")
+    assert split.images.shape == (600, 64, 64, 3) and dataset.sizes == {"train": 600, "test": 120}
+    assert np.array_equal(split.labels, split.attributes["shape"]) and dataset.label_names[1] == "square"
+    grid = np.arange(64)
+    for i, image in enumerate(split.images.astype(float)):
+        true = {name: dataset.attribute_names[name][values[i]] for name, values in split.attributes.items()}
+        colour = shapes.COLOURS[split.attributes["colour"][i]]
+        cover = np.abs(image - shapes.BACKGROUND).sum(-1) / np.abs(colour - shapes.BACKGROUND).sum()
+        area = cover.sum()
+        y, x = (cover.sum(1) * grid).sum() / area, (cover.sum(0) * grid).sum() / area
+        assert image[round(y), round(x)].tolist() == colour.tolist()
+        assert (y < 31.5) == (true["vertical"] == "top") and (x < 31.5) == (true["horizontal"] == "left")
+        assert (area > 320) == (true["size"] == "large")
+        assert cover[0].max() == cover[-1].max() == cover[:, 0].max() == cover[:, -1].max() == 0
+        # The farthest point over the radius of the circle of the same area: 1, sqrt(pi / 2), sqrt(4 pi / sqrt(27)).
+        rows, columns = np.nonzero(cover > 0.5)
+        reach = np.sqrt(((rows - y) ** 2 + (columns - x) ** 2).max() * np.pi / area)
+        assert dataset.label_names[np.digitize(reach, (1.07, 1.3))] == true["shape"]
+    for name, values in split.attributes.items():
+        counts = np.bincount(values, minlength=len(dataset.attribute_names[name]))
+        assert counts.min() > 0.6 * 600 / len(counts)
+
+
+def test_shapes_are_a_function_of_split_and_index():
+    """A longer split begins with the shorter one; 64 pixels show the same scenes; test differs from train."""
+    few, many, large = (
+        data.load(config("shapes", **keys))
+        for keys in ({"num_images": 20}, {"num_images": 50}, {"num_images": 20, "image_size": 64})
+    )
+    assert np.array_equal(few.split("train").images, many.split("train").images[:20])
+    halved = large.split("train").images.reshape(20, 32, 2, 32, 2, 3).mean((2, 4))
+    assert np.abs(halved - few.split("train").images).mean() < 0.5 < 5 < np.abs(np.diff(halved, axis=0)).mean()
+    assert not np.array_equal(few.split("test").images, few.split("train").images[:4])
+    assert few.split("train").attributes["colour"][:8].tolist() == [4, 5, 5, 4, 1, 1, 0, 1]  # on every machine
+
+
+def test_image_sizes_out_of_range():
+    assert "16 to 256" in error("digits", image_size=8) and "16 to 256" in error("shapes", image_size=512)
+    assert "positive" in error("mnist", image_size=0) and "num_images" in error("shapes", num_images=1)
+
+
+# Folders
+
+
+def write_folder(root: Path, reds: dict[str, int], size=(8, 8), mode="RGB") -> list[Path]:
+    """Write one plain picture per relative path, told apart by its red (or grey) value."""
+    for name, red in reds.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new(mode, size, (red, 0, 0) if mode == "RGB" else red).save(root / name)
+    return [root / name for name in reds]
+
+
+def test_folder_with_splits_and_classes(tmp_path):
+    root = tmp_path / "cats"
+    write_folder(root / "train", {"tabby/1.png": 1, "black/2.bmp": 2, "black/deep/3.PNG": 3, ".hidden.png": 9})
+    write_folder(root / "test", {"tabby/4.webp": 0})
+    (root / "train" / "notes.txt").write_text("no image")
+    dataset = data.load(config("anything", folder=str(root)))
+    assert (dataset.name, dataset.origin, dataset.requested) == ("cats", "folder", "anything")
+    assert dataset.label_names == ("black", "tabby") and dataset.sizes == {"train": 3, "test": 1}
+    train = dataset.split("train")
+    assert dict(zip(train.images[:, 0, 0, 0], train.labels, strict=True)) == {1: 1, 2: 0, 3: 0}
+    assert dataset.split("test").labels.tolist() == [1]
+
+
+def test_folder_without_splits_is_divided_by_name(tmp_path):
+    names = {f"{i}.png": i for i in range(200)}
+    write_folder(tmp_path / "one", names)
+    dataset = data.load(config("one", folder=str(tmp_path / "one")))
+    assert dataset.label_names == () and dataset.split("train").labels is None
+    assert sum(dataset.sizes.values()) == 200 and 8 <= dataset.sizes["test"] <= 35
+    in_test = set(dataset.split("test").images[:, 0, 0, 0])
+    assert not in_test & set(dataset.split("train").images[:, 0, 0, 0])
+    write_folder(tmp_path / "two", {name: red for name, red in names.items() if red % 2})  # the same names elsewhere
+    half = data.load(config("two", folder=str(tmp_path / "two")))
+    assert set(half.split("test").images[:, 0, 0, 0]) == {red for red in in_test if red % 2}
+
+
+def test_folder_channels(tmp_path):
+    root = tmp_path / "grey"
+    write_folder(root, {"a.png": 50, "b.jpg": 60}, mode="L")
+    assert data.load(config("grey", folder=str(root))).split("train").images.shape[1:] == (8, 8, 1)
+    write_folder(root, {"c.png": 70})
+    images = data.load(config("grey", folder=str(root))).split("train").images
+    assert images[0, 0, 0].tolist() == [50, 50, 50] and images[2, 0, 0].tolist() == [70, 0, 0]
+
+
+def test_transparent_pixels_are_laid_over_white(tmp_path):
+    Image.new("RGBA", (8, 8), (200, 0, 0, 0)).save(tmp_path / "a.png")
+    assert (data.load(config("x", folder=str(tmp_path))).split("train").images == 255).all()
+
+
+def test_exif_orientation(tmp_path):
+    """Stored lying down with the tag "turn by 90 degrees", it comes out upright."""
+    picture = np.zeros((8, 16, 3), np.uint8)
+    picture[:, :8] = 200  # the left half, which is up once turned
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    image = data.load(config("x", folder=str(tmp_path))).split("train").images[0]
+    assert image.shape == (16, 8, 3) and image[:6].min() > 150 and image[10:].max() < 50
+
+
+def test_folder_of_several_sizes(tmp_path):
+    write_folder(tmp_path, {"a.png": 10})
+    write_folder(tmp_path, {"b.png": 20}, size=(12, 10))
+    told = error("x", folder=str(tmp_path))
+    assert "a.png is 8x8" in told and "b.png is 12x10" in told and "image_size" in told
+    images = data.load(config("x", folder=str(tmp_path), image_size=6)).split("train").images
+    assert images.shape == (2, 6, 6, 3) and images[:, 3, 3, 0].tolist() == [10, 20]
+
+
+def test_folder_mistakes(tmp_path):
+    assert "not a directory" in error("x", folder=str(tmp_path / "nowhere"))
+    assert "has no images" in error("x", folder=str(tmp_path))
+    (path,) = write_folder(tmp_path, {"a.png": 10}, size=(64, 64))
+    whole = path.read_bytes()
+    path.write_bytes(b"no picture")
+    assert "a.png cannot be read" in error("x", folder=str(tmp_path))
+    path.write_bytes(whole[:-40])
+    assert "a.png cannot be read" in error("x", folder=str(tmp_path))
+    Image.new("I;16", (8, 8)).save(path)
+    assert "8 bits" in error("x", folder=str(tmp_path))
+    write_folder(tmp_path, {"a.png": 10, "class/b.png": 10})
+    assert "class folder" in error("x", folder=str(tmp_path))
+
+
+def test_empty_split_of_a_folder(tmp_path):
+    write_folder(tmp_path, {"train/a.png": 1})
+    (tmp_path / "test").mkdir()
+    with pytest.raises(UserError, match="is empty"):
+        data.load(config("x", folder=str(tmp_path))).split("test")
+
+
+def test_folder_starts_warm_without_decoding(tmp_path, monkeypatch):
+    write_folder(tmp_path, {"a.png": 1, "b.png": 2})
+    sha = data.load(config("x", folder=str(tmp_path))).fingerprint("train")
+    monkeypatch.setattr(Image, "open", lambda *arguments: pytest.fail("opened an image"))
+    assert data.load(config("x", folder=str(tmp_path))).fingerprint("train") == sha
+
+
+# Real sets
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no prepared real data sets in ../shared/tfds")
+def test_real_sets(tmp_path, monkeypatch):
+    monkeypatch.setenv("GM_JAX_CACHE", str(tmp_path / "cache"))
+    mnist = data.load(config("mnist", data_dir=str(SHARED)))
+    assert mnist.sizes == {"train": 60000, "test": 10000} and len(mnist.label_names) == 10
+    test = mnist.split("test")
+    assert np.bincount(test.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    faces = data.load(config("faces64", data_dir=str(SHARED)))
+    assert faces.split("test").images.shape == (1305, 64, 64, 3) and faces.label_names[4] == "happiness"
+    assert (faces.split("test").labels == 4).sum() == 576
+    told = error("faces46", data_dir=str(SHARED))
+    assert "(did you mean 'faces64'?)" in told

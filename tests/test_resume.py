@@ -1,0 +1,50 @@
+"""The signature test: a run killed at any moment and started again ends with the bits of the run never killed."""
+
+import json
+
+import numpy as np
+
+from tests.tiny import flags, gm_jax
+
+CONFIG = dict(steps=12, log_every=1, checkpoint_every=4, evaluate_every=6)
+
+
+def leaves(workdir, step):
+    """Checksums of params, optimiser state and EMA, verified against the arrays by the restore that follows each kill."""
+    sealed = json.loads((workdir / "checkpoints" / str(step) / "meta" / "metadata").read_text())
+    return sealed["content"]["leaves"]
+
+
+def test_killed_run_ends_with_the_same_bits(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    result = gm_jax(*flags("ddpm_mnist", whole, **CONFIG))
+    assert result.returncode == 0, result.stderr
+
+    # Before the first checkpoint, during the second save, after it, between checkpoints with SIGTERM, at the very end.
+    for signal, moment, step, status in [
+        ("SIGKILL", "step", 3, -9),
+        ("SIGKILL", "save", 8, -9),
+        ("SIGTERM", "step", 7, 143),
+        ("SIGKILL", "step", 10, -9),
+        ("SIGKILL", "save", 12, -9),
+    ]:
+        script = f"-m tests.interrupted {signal} {moment} {step}"
+        result = gm_jax(*flags("ddpm_mnist", killed, **CONFIG), script=script)
+        assert result.returncode == status, f"{signal} at {moment} {step}: {result.returncode}\n{result.stderr}"
+        if signal == "SIGTERM":
+            assert "python -m gm_jax.main --config=" in result.stdout
+            assert (killed / "checkpoints" / "7").is_dir()
+    result = gm_jax(*flags("ddpm_mnist", killed, **CONFIG))
+    assert result.returncode == 0, result.stderr
+
+    assert leaves(whole, 12) == leaves(killed, 12)
+    assert (whole / "metrics.jsonl").read_bytes() == (killed / "metrics.jsonl").read_bytes()
+    steps = [json.loads(line)["step"] for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4, 5, 6, 6, 7, 8, 9, 10, 11, 12, 12]
+    for workdir in (whole, killed):
+        assert gm_jax(*flags("ddpm_mnist", workdir, **CONFIG), "--mode=sample").returncode == 0
+    images = [np.load(workdir / "samples.npz")["images"] for workdir in (whole, killed)]
+    np.testing.assert_array_equal(*images)
+    assert images[0].dtype == np.uint8 and images[0].shape == (4, 28, 28, 1)
+    starts = json.loads((killed / "run.json").read_text())["starts"]
+    assert [start["from_step"] for start in starts][-1] == 8 and len(starts) >= 3

@@ -1,0 +1,79 @@
+"""Every shipped config, shrunk until it runs in seconds: the same code, fewer and smaller arrays."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from gm_jax.run import Run, open_training
+from gm_jax.train import train
+from gm_jax.workdir import Workdir
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = {path.stem: path for path in sorted((ROOT / "configs").glob("*.py"))}
+
+EVERY_CONFIG = {
+    "steps": 4,
+    "batch_size": 8,
+    "log_every": 2,
+    "evaluate_every": 4,
+    "checkpoint_every": 2,
+    "optim.warmup_steps": 2,
+    "optim.decay_steps": 20,
+    "evaluation.n": 10,
+    "evaluation.batch_size": 8,
+    "sampling.n": 4,
+}
+BY_TASK = {
+    "diffusion": {
+        "dataset.name": "digits",
+        "model.width": 8,
+        "model.multipliers": (1, 2),
+        "model.blocks": 1,
+        "diffusion.timesteps": 20,
+        "sampling.steps": 5,
+    },
+}
+
+
+def shrunk(name: str, variant: str = "", **changes) -> ConfigDict:
+    """Load configs/<name>.py and shrink it; `changes` have dots written as double underscores."""
+    spec = importlib.util.spec_from_file_location(name, CONFIGS[name])
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(variant) if variant else module.get_config()
+    changes = {key.replace("__", "."): value for key, value in changes.items()}
+    config.update_from_flattened_dict({**EVERY_CONFIG, **BY_TASK[config.task], **changes})
+    return config
+
+
+def open_tiny(workdir: Path, name: str = "ddpm_mnist", **changes) -> Run:
+    """Open a shrunk config for training in `workdir`."""
+    folder = Workdir(workdir)
+    folder.create()
+    return open_training(name, shrunk(name, **changes), folder)
+
+
+def train_tiny(workdir: Path, name: str = "ddpm_mnist", **changes) -> Run:
+    """Train a shrunk config through the real loop."""
+    run = open_tiny(workdir, name, **changes)
+    assert train(run, "command", began=0.0) == 0
+    return run
+
+
+def flags(name: str, workdir: Path, **changes) -> list[str]:
+    """Return the command line of a shrunk config."""
+    config = {**EVERY_CONFIG, **BY_TASK[shrunk(name).task], **{k.replace("__", "."): v for k, v in changes.items()}}
+    return [f"--config={CONFIGS[name]}", f"--workdir={workdir}", *(f"--config.{k}={v}" for k, v in config.items())]
+
+
+def gm_jax(*arguments: str, script: str = "-m gm_jax.main", devices: int = 1, **env) -> subprocess.CompletedProcess:
+    """Run the command line in a process of its own, as a user does."""
+    import os
+
+    environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", **env}
+    return subprocess.run(
+        [sys.executable, *script.split(), *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
