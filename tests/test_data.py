@@ -166,6 +166,12 @@ def test_newest_version_and_direct_directories(data_dir):
         assert data.load(config("fashion_mnist", data_dir=str(given))).location == str(parent / version)
 
 
+def test_directory_of_another_set(data_dir):
+    """A directory that holds another set than the one asked for is not taken for it."""
+    told = error("mnist", data_dir=str(data_dir / "fashion_mnist" / "3.0.1"))
+    assert "it has fashion_mnist" in told
+
+
 def test_environment_then_home(data_dir, home, monkeypatch):
     shutil.copytree(data_dir, home / "tensorflow_datasets")
     assert data.load(config("fashion_mnist")).location.startswith(str(home))
@@ -284,14 +290,18 @@ def test_embedded_and_folder_exclude_each_other(tmp_path):
     assert "dataset.name" in error("shapes", folder=str(tmp_path))
 
 
-def test_silent_host_is_given_up_in_time():
-    """A host that takes the connection and says nothing, and one that refuses it."""
+def test_silent_host_is_given_up_in_time(monkeypatch):
+    """A host that takes the connection and says nothing, one that refuses it, and a name that is never looked up."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"http://127.0.0.1:{server.getsockname()[1]}/"
         start = time.monotonic()
         assert SILENCE(address, 0.3)
         assert time.monotonic() - start < 1.5
     assert SILENCE(address, 2)
+    monkeypatch.setattr("requests.get", lambda *arguments, **keywords: time.sleep(5))
+    start = time.monotonic()
+    assert "nothing within 0.3 s" in SILENCE(address, 0.3)
+    assert time.monotonic() - start < 1.5
 
 
 @pytest.fixture
@@ -400,6 +410,16 @@ def test_damaged_cache_is_rebuilt_with_a_warning(data_dir, warnings, file, damag
     data.load(config("fashion_mnist", data_dir=str(data_dir))).split("train")
     assert len(warnings) == 1  # mended for good
     assert [path.name for path in entry(dataset).parent.iterdir()] == [entry(dataset).name]
+
+
+def test_large_cache_is_verified_by_sizes(data_dir, monkeypatch, warnings):
+    monkeypatch.setattr(cache, "VERIFY_BYTES", 0)
+    dataset = data.load(config("fashion_mnist", data_dir=str(data_dir)))
+    dataset.split("train")
+    with open(entry(dataset) / "images.npy", "ab") as file:
+        file.write(b"more")
+    data.load(config("fashion_mnist", data_dir=str(data_dir))).split("train")
+    assert "wrong size" in warnings[0]
 
 
 def test_changed_source_is_not_served_stale(tmp_path):

@@ -1,0 +1,145 @@
+"""The train step: devices, scans and phases change nothing that they should not."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gm_jax import random
+from gm_jax.data.pipeline import arrays, batch_indices, batches, epoch_order
+from gm_jax.state import create
+from gm_jax.step import AXIS, Phase, make_train_call, make_train_step
+from tests.tiny import open_tiny
+
+
+def map_over(devices, call):
+    devices = jax.devices()[:devices]
+    mapped = jax.pmap(call, axis_name=AXIS, in_axes=(None, None, 2), out_axes=(None, None), devices=devices)
+
+    def run(state, resident, index):
+        split = index.reshape(*index.shape[:2], len(devices), -1)
+        return jax.device_get(mapped(state, resident, {"index": split}))
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """The DDPM task, shrunk, with plain SGD: Adam would amplify the rounding of tiny gradients."""
+    run = open_tiny(tmp_path_factory.mktemp("tiny"))
+    variables = run.task.init(jax.random.key(0))
+    # The last convolutions start at zero, which stops most gradients: shake everything.
+    leaves, tree = jax.tree.flatten(variables)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    shaken = [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    variables = jax.tree.unflatten(tree, shaken)
+    optimizers, decays = {"denoiser": optax.sgd(0.1)}, {"denoiser": 0.9}
+    step = make_train_step(run.task.phases(), optimizers, decays, seed=3)
+    state = jax.device_get(create(variables, optimizers, decays))
+    data = {name: np.asarray(x[:64]) for name, x in arrays(run.dataset.split("train")).items()}
+    return make_train_call(step), state, data
+
+
+def test_two_devices_give_the_update_of_one(tiny):
+    call, state, data = tiny
+    index = np.arange(32, dtype=np.int32).reshape(4, 1, 8)
+    one, metrics_one = map_over(1, call)(state, data, index)
+    two, metrics_two = map_over(2, call)(state, data, index)
+    # 4 SGD steps; only the order of float32 sums differs.
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-6), one.params, two.params)
+    np.testing.assert_allclose(metrics_one["loss"], metrics_two["loss"], rtol=1e-5)
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), one.params, state.params)
+    assert max(jax.tree.leaves(moved)) > 1e-3
+
+
+def test_scanned_steps_equal_single_steps_bit_for_bit(tiny):
+    call, state, data = tiny
+    index = np.arange(32, dtype=np.int32).reshape(4, 1, 8)
+    run = map_over(1, call)
+    together, metrics = run(state, data, index)
+    losses = []
+    for i in range(4):
+        state, single = run(state, data, index[i : i + 1])
+        losses.append(single["loss"][0])
+    jax.tree.map(np.testing.assert_array_equal, together, state)
+    np.testing.assert_array_equal(metrics["loss"], losses)
+
+
+def toy(every=1, repeats=1):
+    """Two networks of one number each; each phase pulls its own towards the other's plus noise."""
+
+    def pull(net, other):
+        def loss(params, model_state, batch, key):
+            noise = random.normal(random.example_keys(key, batch["position"]))
+            value = jnp.mean((params[net]["w"] - params[other]["w"] - batch["image"] - noise) ** 2)
+            return value, ({f"{net}_loss": value}, model_state)
+
+        return loss
+
+    phases = [Phase("critic", pull("critic", "generator"), every, repeats), Phase("generator", pull("generator", "critic"))]
+    variables = {"critic": {"params": {"w": jnp.zeros(())}}, "generator": {"params": {"w": jnp.ones(())}}}
+    optimizers = {net: optax.adam(0.1) for net in variables}
+    decays = {"critic": None, "generator": 0.9}
+    state = create(variables, optimizers, decays)
+    return phases, optimizers, decays, state
+
+
+def run_toy(phases, optimizers, decays, state, steps, repeats=1):
+    call = make_train_call(make_train_step(phases, optimizers, decays, seed=0))
+    index = np.arange(steps * repeats * 4, dtype=np.int32).reshape(steps, repeats, 4)
+    return map_over(1, call)(state, {"image": np.linspace(0, 1, 64, dtype=np.float32)}, index)
+
+
+def test_a_phase_updates_its_network_alone():
+    phases, optimizers, decays, state = toy()
+    after, _ = run_toy(phases[:1], optimizers, decays, state, steps=1)
+    assert after.params["critic"]["w"] != state.params["critic"]["w"]
+    jax.tree.map(np.testing.assert_array_equal, after.params["generator"], state.params["generator"])
+    jax.tree.map(np.testing.assert_array_equal, after.opt_state["generator"], state.opt_state["generator"])
+
+
+def test_lazy_phase_runs_at_multiples_only_and_its_mean_is_honest():
+    phases, optimizers, decays, state = toy(every=3)
+    after, metrics = run_toy(phases, optimizers, decays, state, steps=6)
+    assert after.opt_state["critic"][0].count == 2 and after.opt_state["generator"][0].count == 6
+    due = metrics["critic_loss"] != 0
+    np.testing.assert_array_equal(due, [True, False, False, True, False, False])
+    assert metrics["critic_loss"][0] == pytest.approx(3 * run_toy(*toy(), steps=1)[1]["critic_loss"][0], rel=1e-6)
+
+
+def test_repeats_equal_a_loop_over_fresh_batches():
+    phases, optimizers, decays, state = toy(repeats=3)
+    after, _ = run_toy(phases[:1], optimizers, decays, state, steps=1, repeats=3)
+    data, key = np.linspace(0, 1, 64, dtype=np.float32), jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 0), 0)
+    params, opt_state = state.params, state.opt_state["critic"]
+    for i in range(3):
+        batch = {"image": data[4 * i : 4 * i + 4], "position": jnp.arange(4)}
+        loss = lambda p, b=batch, n=i: phases[0].loss({**params, "critic": p}, {}, b, jax.random.fold_in(key, n))[0]  # noqa: E731
+        updates, opt_state = optimizers["critic"].update(jax.grad(loss)(params["critic"]), opt_state)
+        params = {**params, "critic": optax.apply_updates(params["critic"], updates)}
+    np.testing.assert_allclose(after.params["critic"]["w"], params["critic"]["w"], rtol=1e-6)
+
+
+def test_batches_are_a_function_of_seed_and_step():
+    stream = np.concatenate([batch_indices(10, 4, 7, s) for s in range(10)])
+    for epoch in range(4):  # nothing dropped, nothing twice, across epoch borders
+        assert sorted(stream[10 * epoch : 10 * epoch + 10]) == list(range(10))
+    assert list(stream[:10]) != list(stream[10:20])
+    np.testing.assert_array_equal(batch_indices(10, 4, 7, 6), stream[24:28])
+    assert len(batch_indices(3, 8, 0, 1)) == 8  # a batch larger than the data set
+    assert list(epoch_order(10, 7, 0)) != list(epoch_order(10, 8, 0))
+
+
+def test_streamed_batches_equal_resident_ones():
+    data = {"image": np.arange(20, dtype=np.uint8).reshape(20, 1, 1, 1)}
+    common = dict(batch_size=4, seed=1, calls=range(3, 6), steps_per_call=2, batches_per_step=1)
+    streamed = list(batches(data, resident=False, **common))
+    resident = list(batches(data, resident=True, **common))
+    assert len(streamed) == 3 and streamed[0]["index"].shape == (2, 1, 4)
+    for one, two in zip(streamed, resident, strict=True):
+        np.testing.assert_array_equal(one["image"], data["image"][two["index"]])
+    halves = [next(batches(data, resident=True, process=(p, 2), **common))["index"] for p in (0, 1)]
+    np.testing.assert_array_equal(np.concatenate(halves, -1), resident[0]["index"])
