@@ -1,6 +1,6 @@
 """D1: DDPM on MNIST.
 
-    python -m gm_jax.main --config=configs/ddpm_mnist.py
+python -m gm_jax.main --config=configs/ddpm_mnist.py
 """
 
 from ml_collections.config_dict import placeholder

@@ -9,7 +9,7 @@ import jax
 
 
 def configure() -> None:
-    """Keep compiled programs in $JAX_COMPILATION_CACHE_DIR, by default in ~/.cache/gm_jax, so that a second start is fast.
+    """Keep compiled programs, so that a second start is fast: in $JAX_COMPILATION_CACHE_DIR or ~/.cache/gm_jax/xla.
 
     The default folder has a part of its own for every kind of CPU: a program compiled for one may crash on another.
     """

@@ -96,15 +96,14 @@ class Checkpoints:
             raise UserError(f"Orbax refused to save step {step} in {self.directory}: is another run writing there?")
 
     def restore(self, step: int, target: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """Return the state (NumPy leaves) and the meta of one checkpoint.
+        """Return the state (NumPy leaves) and the meta of one checkpoint; `target` is a state or its shapes.
 
         Raises:
             Damaged: unreadable, or its content is not what was saved.
             UserError: it holds other arrays than `target`, so another model wrote it.
         """
         meta = self.read_meta(step)
-        wanted = _leaves(jax.eval_shape(lambda s: s, target))
-        _check_same_arrays(step, wanted, meta["leaves"])
+        _check_same_arrays(step, _leaves(target), meta["leaves"])
         template = flax.serialization.to_state_dict(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), target))
         try:
             with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
@@ -136,7 +135,9 @@ class Checkpoints:
                 continue
             for bad, reason in damaged.items():
                 aside = self._move_aside(bad)
-                logging.warning("Checkpoint %d is damaged (%s): moved to %s, going on from %d", bad, reason, aside, step)
+                logging.warning(
+                    "checkpoint %d is damaged (%s): moved to %s; going on from %d", bad, reason, aside.name, step
+                )
             return restored
         if damaged:
             reasons = "; ".join(f"{step}: {reason}" for step, reason in damaged.items())

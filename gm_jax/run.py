@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 from ml_collections import ConfigDict
 
 from gm_jax import data, parallel
@@ -37,8 +36,11 @@ class Run:
     def dataset(self) -> data.Dataset:
         """The data set, found and compared with the one that the run began with."""
         dataset = data.load(self.config.dataset)
-        if dataset.stand_in:
-            logging.warning(dataset.stand_in)
+        self.check_dataset(dataset)
+        return dataset
+
+    def check_dataset(self, dataset: data.Dataset) -> None:
+        """Raise UserError if the run began with other data."""
         began_with = self.workdir.run().get("dataset")
         if began_with and began_with["fingerprint"] != dataset.fingerprint("train"):
             raise UserError(
@@ -46,7 +48,6 @@ class Run:
                 f"{began_with['location']}), but now {dataset.name} ({dataset.origin}: {dataset.location}) is found: "
                 "name the same data with --config.dataset.data_dir, or use another --workdir"
             )
-        return dataset
 
     def split(self, name: str) -> dict[str, np.ndarray]:
         """Return a split of the data as a batch has it."""
@@ -98,7 +99,7 @@ class Run:
         return self.trained(parallel.replicate(state))
 
 
-def describe_dataset(dataset: data.Dataset, config: ConfigDict) -> dict[str, Any]:
+def describe_dataset(dataset: data.Dataset) -> dict[str, Any]:
     """Return what run.json says of the data set that is really used."""
     return {
         "name": dataset.name,
@@ -134,16 +135,17 @@ def environment() -> dict[str, Any]:
 def open_training(name: str, config: ConfigDict, workdir: Workdir) -> Run:
     """Open a run to train: a new one, or one that goes on under the same config.
 
+    Writes nothing.
+
     Raises:
-        UserError: data, config or workdir do not allow it; nothing has been written then.
+        UserError: data, config or workdir do not allow it.
     """
     workdir.check(config)
     dataset = data.load(config.dataset)
     spec = DataSpec(dataset.image_shape, dataset.label_names, dataset.attribute_names, dataset.stand_in)
     run = _assemble(name, config, workdir, spec)
-    run.dataset  # noqa: B018  (announces a stand-in and refuses other data)
-    workdir.claim(config)
-    workdir.update_run(config=name, dataset=describe_dataset(dataset, config))
+    run.check_dataset(dataset)
+    run.dataset = dataset
     return run
 
 
@@ -161,7 +163,9 @@ def open_trained(name: str, overrides: dict[str, Any], workdir: Workdir) -> Run:
     for key, value in overrides.items():
         value = list(value) if isinstance(value, tuple) else value
         if not (is_neutral(key) or key.startswith("evaluation.")) and flat.get(key) != value:
-            raise UserError(f"--config.{key}={value}, but {workdir.path} was trained with {flat.get(key)}: leave it out")
+            raise UserError(
+                f"--config.{key}={value}, but {workdir.path} was trained with {flat.get(key)}: leave it out"
+            )
         config.update_from_flattened_dict({key: value})
     seen = record["dataset"]
     spec = DataSpec(

@@ -15,7 +15,7 @@ from gm_jax.evaluate import Measure
 from gm_jax.figures.grid import save_grid
 from gm_jax.optim import ema_decays, make_optimizers
 from gm_jax.progress import Progress, print_parameters
-from gm_jax.run import Run, environment
+from gm_jax.run import Run, describe_dataset, environment
 from gm_jax.state import TrainState
 from gm_jax.step import batches_per_step, make_train_call, make_train_step
 from gm_jax.workdir import MetricsFile
@@ -103,12 +103,11 @@ def compile_call(run: Run) -> Callable:
     return parallel.map_training(make_train_call(step))
 
 
-def restore_or_init(run: Run) -> tuple[TrainState, dict[str, Any]]:
+def restore_or_init(run: Run, shapes: TrainState) -> tuple[TrainState, dict[str, Any]]:
     """Return the newest sound state, or that of step 0, on all devices, and what the loop saved with it."""
-    state = run.init_state()
-    restored = run.checkpoints.restore_newest(state)
+    restored = run.checkpoints.restore_newest(shapes)
     if restored is None:
-        return state, {"window": {}}
+        return run.init_state(), {"window": {}}
     state, meta = restored
     return parallel.replicate(state), meta
 
@@ -121,8 +120,11 @@ def train(run: Run, command: str, began: float) -> int:
     config = run.config
     check_intervals(config)
     parallel.check_batch_size(config.batch_size)
+    initial = jax.eval_shape(run.init_state)  # a config that cannot work fails before anything is written
     with run.workdir.locked():
-        state, meta = restore_or_init(run)
+        run.workdir.claim(config)
+        run.workdir.update_run(config=run.name, dataset=describe_dataset(run.dataset))
+        state, meta = restore_or_init(run, initial)
         start = int(state.step)
         warn_if_changed(run)
         print_parameters(run.workdir, state.params)

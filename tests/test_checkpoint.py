@@ -50,7 +50,8 @@ def two_checkpoints(tmp_path_factory):
 
 def files_of(directory):
     """Every file of checkpoint 2 that holds content, by its path within."""
-    return sorted(p.relative_to(directory / "2") for p in (directory / "2").rglob("*") if p.is_file() and p.stat().st_size)
+    root = directory / "2"
+    return sorted(p.relative_to(root) for p in root.rglob("*") if p.is_file() and p.stat().st_size)
 
 
 @pytest.mark.parametrize("how", ["truncated", "bit flipped", "removed"])

@@ -10,7 +10,7 @@ CONFIG = dict(steps=12, log_every=1, checkpoint_every=4, evaluate_every=6)
 
 
 def leaves(workdir, step):
-    """Checksums of params, optimiser state and EMA, verified against the arrays by the restore that follows each kill."""
+    """Checksums of params, optimiser state and EMA; every restore verifies them against the arrays."""
     sealed = json.loads((workdir / "checkpoints" / str(step) / "meta" / "metadata").read_text())
     return sealed["content"]["leaves"]
 

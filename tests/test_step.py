@@ -79,7 +79,8 @@ def toy(every=1, repeats=1):
 
         return loss
 
-    phases = [Phase("critic", pull("critic", "generator"), every, repeats), Phase("generator", pull("generator", "critic"))]
+    critic = Phase("critic", pull("critic", "generator"), every, repeats)
+    phases = [critic, Phase("generator", pull("generator", "critic"))]
     variables = {"critic": {"params": {"w": jnp.zeros(())}}, "generator": {"params": {"w": jnp.ones(())}}}
     optimizers = {net: optax.adam(0.1) for net in variables}
     decays = {"critic": None, "generator": 0.9}
@@ -110,6 +111,10 @@ def test_lazy_phase_runs_at_multiples_only_and_its_mean_is_honest():
     assert metrics["critic_loss"][0] == pytest.approx(3 * run_toy(*toy(), steps=1)[1]["critic_loss"][0], rel=1e-6)
 
 
+def critic_loss(loss, params, batch, key, critic):
+    return loss({**params, "critic": critic}, {}, batch, key)[0]
+
+
 def test_repeats_equal_a_loop_over_fresh_batches():
     phases, optimizers, decays, state = toy(repeats=3)
     after, _ = run_toy(phases[:1], optimizers, decays, state, steps=1, repeats=3)
@@ -117,7 +122,7 @@ def test_repeats_equal_a_loop_over_fresh_batches():
     params, opt_state = state.params, state.opt_state["critic"]
     for i in range(3):
         batch = {"image": data[4 * i : 4 * i + 4], "position": jnp.arange(4)}
-        loss = lambda p, b=batch, n=i: phases[0].loss({**params, "critic": p}, {}, b, jax.random.fold_in(key, n))[0]  # noqa: E731
+        loss = functools.partial(critic_loss, phases[0].loss, params, batch, jax.random.fold_in(key, i))
         updates, opt_state = optimizers["critic"].update(jax.grad(loss)(params["critic"]), opt_state)
         params = {**params, "critic": optax.apply_updates(params["critic"], updates)}
     np.testing.assert_allclose(after.params["critic"]["w"], params["critic"]["w"], rtol=1e-6)

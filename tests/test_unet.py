@@ -11,6 +11,7 @@ from gm_jax.layers.attention import SelfAttention
 from gm_jax.layers.embedding import sinusoidal
 from gm_jax.layers.norm import GroupNorm
 from gm_jax.models.unet import UNet, depth_to_space, enlarge, space_to_depth
+from gm_jax.random import example_keys
 
 
 def normal(*shape: int, seed: int = 0) -> jax.Array:
@@ -68,7 +69,7 @@ def test_dropout_acts_in_training_only():
     net = UNet(8, (1,), blocks=1, attention=(), dropout=0.5, space_to_depth=4)
     x, t = normal(2, 28, 28, 1), jnp.array([1, 2])
     variables = trained(net, x, t)
-    runs = [net.apply(variables, x, t, True, rngs={"dropout": jax.random.key(seed)}) for seed in (0, 1)]
+    runs = [net.apply(variables, x, t, example_keys(jax.random.key(seed), jnp.arange(2))) for seed in (0, 1)]
     assert float(jnp.abs(runs[0] - runs[1]).max()) > 1e-3
     np.testing.assert_array_equal(net.apply(variables, x, t), net.apply(variables, x, t))
 

@@ -1,6 +1,7 @@
 """Every shipped config, shrunk until it runs in seconds: the same code, fewer and smaller arrays."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -71,9 +72,6 @@ def flags(name: str, workdir: Path, **changes) -> list[str]:
 
 def gm_jax(*arguments: str, script: str = "-m gm_jax.main", devices: int = 1, **env) -> subprocess.CompletedProcess:
     """Run the command line in a process of its own, as a user does."""
-    import os
-
     environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", **env}
-    return subprocess.run(
-        [sys.executable, *script.split(), *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
-    )
+    command = [sys.executable, *script.split(), *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)

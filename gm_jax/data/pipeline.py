@@ -1,8 +1,8 @@
 """Batches as a pure function of (seed, step), read through Grain.
 
 The examples form one endless stream: epoch after epoch, each in the order of its own permutation. Batch number s holds
-the examples [s * batch_size, (s + 1) * batch_size) of that stream, so batches cross epoch borders, nothing is dropped, and
-a resumed run needs no position but its step.
+the examples [s * batch_size, (s + 1) * batch_size) of that stream, so batches cross epoch borders, nothing is dropped,
+and a resumed run needs no position but its step.
 """
 
 import functools
@@ -56,8 +56,8 @@ def batches(
     """Yield what each of the `calls` of the train function consumes, read ahead by threads.
 
     Leaves are [steps_per_call, batches_per_step, batch_size / processes, ...]: "index" always, the examples themselves
-    unless the data are `resident` on the devices. `process` is (index, count); each process reads its own slice of every
-    batch. `transfer` is applied in the reading threads (splitting over devices, copying to them).
+    unless the data are `resident` on the devices. `process` is (index, count); each process reads its own slice of
+    every batch. `transfer` is applied in the reading threads (splitting over devices, copying to them).
     """
     import grain.python as grain  # here, not above: it takes 0.3 s to import, and sampling does not need it
 

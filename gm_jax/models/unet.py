@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from gm_jax.errors import UserError
 from gm_jax.layers.attention import SelfAttention
 from gm_jax.layers.conv import Conv
+from gm_jax.layers.dropout import Dropout
 from gm_jax.layers.embedding import sinusoidal
 from gm_jax.layers.norm import GroupNorm
 
@@ -42,13 +43,13 @@ class ResidualBlock(nn.Module):
     dtype: jnp.dtype | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, time: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, time: jax.Array, keys: jax.Array | None) -> jax.Array:
         zeros = nn.initializers.zeros
         h = nn.silu(GroupNorm(dtype=self.dtype, name="norm1")(x))
         h = Conv(self.features, (3, 3), dtype=self.dtype, name="conv1")(h)
         h = h + nn.Dense(self.features, dtype=self.dtype, name="time")(time)[:, None, None]
         h = nn.silu(GroupNorm(dtype=self.dtype, name="norm2")(h))
-        h = nn.Dropout(self.dropout)(h, deterministic=not train)
+        h = Dropout(self.dropout, name="dropout")(h, keys)
         h = Conv(self.features, (3, 3), dtype=self.dtype, kernel_init=zeros, name="conv2")(h)
         if x.shape[-1] != self.features:
             x = nn.Dense(self.features, dtype=self.dtype, name="skip")(x)
@@ -71,8 +72,11 @@ class UNet(nn.Module):
     dtype: jnp.dtype | None = None  # of the computation; parameters are float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, t: jax.Array, train: bool = False) -> jax.Array:
-        """Map x [B, H, W, C] in about [-1, 1] and steps t [B] (int or float) to [B, H, W, C] float32."""
+    def __call__(self, x: jax.Array, t: jax.Array, keys: jax.Array | None = None) -> jax.Array:
+        """Map x [B, H, W, C] in about [-1, 1] and steps t [B] (int or float) to [B, H, W, C] float32.
+
+        Dropout acts if it is given one key per example, keys [B].
+        """
         self.check(x.shape)
         time = sinusoidal(t, self.width)
         time = nn.silu(nn.Dense(4 * self.width, dtype=self.dtype, name="time1")(time))
@@ -84,26 +88,19 @@ class UNet(nn.Module):
         skips = [h]
         for level, multiplier in enumerate(self.multipliers):
             for block in range(self.blocks):
-                h = self.block(f"down{level}_{block}", multiplier, h, time, train)
+                h = self.block(f"down{level}_{block}", multiplier, h, time, keys)
                 skips.append(h)
             if level < len(self.multipliers) - 1:
-                h = Conv(
-                    h.shape[-1],
-                    (3, 3),
-                    strides=(2, 2),
-                    padding=((1, 1), (1, 1)),
-                    dtype=self.dtype,
-                    name=f"shrink{level}",
-                )(h)
+                h = Conv(h.shape[-1], (3, 3), strides=(2, 2), dtype=self.dtype, name=f"shrink{level}")(h)
                 skips.append(h)
 
-        h = self.block("middle_0", self.multipliers[-1], h, time, train, attend=True)
-        h = self.block("middle_1", self.multipliers[-1], h, time, train, attend=False)
+        h = self.block("middle_0", self.multipliers[-1], h, time, keys, attend=True)
+        h = self.block("middle_1", self.multipliers[-1], h, time, keys, attend=False)
 
         for level, multiplier in reversed(list(enumerate(self.multipliers))):
             for block in range(self.blocks + 1):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
-                h = self.block(f"up{level}_{block}", multiplier, h, time, train)
+                h = self.block(f"up{level}_{block}", multiplier, h, time, keys)
             if level:
                 h = Conv(h.shape[-1], (3, 3), dtype=self.dtype, name=f"grow{level}")(enlarge(h))
 
@@ -112,10 +109,16 @@ class UNet(nn.Module):
         return depth_to_space(h, self.space_to_depth).astype(jnp.float32)
 
     def block(
-        self, name: str, multiplier: int, h: jax.Array, time: jax.Array, train: bool, attend: bool | None = None
+        self,
+        name: str,
+        multiplier: int,
+        h: jax.Array,
+        time: jax.Array,
+        keys: jax.Array | None,
+        attend: bool | None = None,
     ) -> jax.Array:
         """Apply a residual block and, where the grid size asks for it (or `attend` does), self-attention."""
-        h = ResidualBlock(self.width * multiplier, self.dropout, self.dtype, name=name)(h, time, train)
+        h = ResidualBlock(self.width * multiplier, self.dropout, self.dtype, name=name)(h, time, keys)
         if attend or (attend is None and h.shape[1] in self.attention):
             h = SelfAttention(self.heads, self.dtype, name=f"{name}_attention")(h)
         return h

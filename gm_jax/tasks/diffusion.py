@@ -59,7 +59,7 @@ class Diffusion(Task):
         """Noise x0 up to steps t [B]; return the loss per example [B] and the prediction of x0."""
         epsilon = random.normal(noise_keys, x0.shape[1:])
         x_t = diffuse(self.schedule, x0, t, epsilon)
-        output = self.network.apply({"params": params["denoiser"]}, x_t, t)
+        output = self.network.apply({"params": params["denoiser"]}, x_t, t, dropout_keys)
         target = losses.target(self.objective, self.schedule, x0, t, epsilon)
         return losses.squared_error(target, output), losses.to_x0(self.objective, self.schedule, x_t, t, output)
 
@@ -115,9 +115,7 @@ class Diffusion(Task):
                 output = self.network.apply({"params": variables.params["denoiser"]}, x_t, t)
                 return losses.to_x0(self.objective, self.schedule, x_t, t, output)
 
-            result = samplers.sample(
-                denoise, self.schedule, random.fold_in(keys, 1), x_T, steps, self.eta, keep=keep
-            )
+            result = samplers.sample(denoise, self.schedule, random.fold_in(keys, 1), x_T, steps, self.eta, keep=keep)
             chain = jnp.concatenate([result.x_t, result.x[None]])
             return {"images": images.to_uint8(result.x), "chain": images.to_uint8(jnp.moveaxis(chain, 0, 1))}
 

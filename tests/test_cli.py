@@ -1,0 +1,71 @@
+"""Every mistake a user can make on the command line: one line that says what to do, exit status 2, nothing lost."""
+
+import json
+
+import pytest
+
+from tests.tiny import ROOT, flags, gm_jax, train_tiny
+
+DDPM = f"--config={ROOT / 'configs' / 'ddpm_mnist.py'}"
+DIGITS = ["--config.dataset.name=digits"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "which experiment? give --config="),
+        (["--config=configs/ddpm_mnits.py"], "no config file configs/ddpm_mnits.py (did you mean 'ddpm_mnist.py'?)"),
+        (["--config=configs/ddpm_mnist.py:huge"], "has no variant"),
+        ([DDPM, "--config.modle.width=3"], "the config has no key 'modle.width' (did you mean 'model.width'?)"),
+        ([DDPM, "--config.optim.lr=3"], "the config has no key 'optim.lr'"),
+        ([DDPM, "--config.batch_size=many"], "--config.batch_size=many"),
+        ([DDPM, "--config.dataset.embedded", "False"], "stray argument 'False'"),
+        ([DDPM, "--mode=smaple"], "is not one of train, sample, evaluate, figures (did you mean 'sample'?)"),
+        ([DDPM, "--confg.steps=3"], "Unknown command line flag 'confg.steps'"),
+        ([DDPM, "--config.dataset.name=mnsit"], "(did you mean 'mnist'?)"),
+        ([DDPM, "--config.dataset.embedded=False", "--config.dataset.data_dir=/nowhere"], "mnist"),
+        ([DDPM, "--workdir=/dev/null/run"], "cannot write to the workdir /dev/null/run"),
+        ([DDPM, *DIGITS, "--config.batch_size=7"], "batch_size=7 is not divisible by the 2 devices"),
+        ([DDPM, *DIGITS, "--config.steps_per_call=7"], "is not divisible by steps_per_call=7"),
+        ([DDPM, *DIGITS, "--config.diffusion.schedule=cosin"], "(did you mean 'cosine'?)"),
+        ([DDPM, *DIGITS, "--config.sampling.sampler=dimm"], "(did you mean 'ddim'?)"),
+        ([DDPM, *DIGITS, "--config.model.multipliers=(1,1,1,1,1)"], "divide by 32"),
+        ([DDPM, *DIGITS, "--config.optim.name=adm"], "(did you mean 'adam'?)"),
+        ([DDPM, "--mode=sample"], "there is no run in"),
+    ],
+)
+def test_one_line_and_exit_2(arguments, message, tmp_path):
+    if not any(a.startswith("--workdir") for a in arguments):
+        arguments = [*arguments, f"--workdir={tmp_path / 'run'}"]
+    result = gm_jax(*arguments, devices=2, HOME=str(tmp_path))
+    assert result.returncode == 2, result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("gm_jax: ")]
+    assert len(lines) == 1 and message in lines[0], result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_traceback_on_request(tmp_path):
+    result = gm_jax(DDPM, "--mode=sample", f"--workdir={tmp_path}", "-v=1")
+    assert result.returncode == 2 and "Traceback" in result.stderr
+
+
+def test_offline_start_announces_the_stand_in(tmp_path):
+    """No network, no data: MNIST becomes the embedded digits, said in a warning, in run.json and under the figures."""
+    changes = dict(dataset__name="mnist", steps=2)
+    result = gm_jax(*flags("ddpm_mnist", tmp_path / "run", **changes), HOME=str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    if record["dataset"]["origin"] != "embedded":
+        pytest.skip("this machine reached the data host: MNIST itself was downloaded")
+    assert "1,797" in record["dataset"]["stand_in"] and record["dataset"]["requested"] == "mnist"
+    assert record["dataset"]["stand_in"] in result.stderr
+
+
+def test_changed_config_on_resume_is_refused_by_field(tmp_path):
+    train_tiny(tmp_path)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    result = gm_jax(*flags("ddpm_mnist", tmp_path, optim__learning_rate=0.5, model__width=16), devices=2)
+    assert result.returncode == 2
+    assert "model.width (8 there, 16 now)" in result.stderr and "optim.learning_rate (" in result.stderr
+    assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
