@@ -88,7 +88,7 @@ def test_all_damaged_is_an_error_and_moves_nothing(two_checkpoints, tmp_path):
     shutil.copytree(two_checkpoints, directory)
     for step in (1, 2):
         (directory / str(step) / "meta" / "metadata").write_text("{}")
-    with pytest.raises(UserError, match="every checkpoint .* is damaged"):
+    with pytest.raises(UserError, match=r"every checkpoint .* is damaged"):
         Checkpoints(directory).restore_newest(make_state(0))
     assert Checkpoints(directory).steps() == [1, 2]
 

@@ -50,7 +50,7 @@ def test_other_modes(trained):
 
 def test_overrides_that_make_another_model_are_refused(trained):
     name, _, workdir = trained
-    with pytest.raises(UserError, match="seed=77, but .* was trained with 0"):
+    with pytest.raises(UserError, match=r"seed=77, but .* was trained with 0"):
         open_trained(name, {"seed": 77}, workdir)
 
 

@@ -10,7 +10,7 @@ MARGIN = 2  # pixels between images, before enlarging
 
 def grid(images: np.ndarray, columns: int) -> np.ndarray:
     """Lay images uint8 [n, H, W, C] out in rows of `columns`: uint8 [rows * (H + margin) ..., 3], on mid-grey."""
-    n, height, width, channels = images.shape
+    n, height, width, _ = images.shape
     rows = -(-n // columns)
     sheet = np.full((rows * (height + MARGIN) + MARGIN, columns * (width + MARGIN) + MARGIN, 3), 128, np.uint8)
     for i, image in enumerate(images):
