@@ -49,7 +49,9 @@ class Progress:
         if self._first is None:
             self._first = (step, time.time())
         if time.time() - self._bar.last_print_t > self._bar.mininterval:
-            losses = ", ".join(f"{k} {float(np.mean(v)):.4f}" for k, v in metrics.items() if "/" not in k)
+            # To the host first: a mean on the device would queue up behind the steps in flight.
+            values = {name: np.mean(value) for name, value in jax.device_get(metrics).items() if "/" not in name}
+            losses = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
             self._bar.set_postfix_str(f"{losses}, {self.images_per_second(step):.0f} images/s", refresh=False)
         self._bar.update(step - self._bar.n)
 

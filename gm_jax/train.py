@@ -177,7 +177,7 @@ def loop(run: Run, state: TrainState, meta: dict[str, Any], progress: Progress, 
         state, metrics = call(state, on_device, batch)
         window.append(metrics)
         in_flight.append((step, metrics))
-        if len(in_flight) > IN_FLIGHT:
+        if len(in_flight) > IN_FLIGHT or step == start + k:
             progress.finished(*in_flight.pop(0))
         scores = None
         if step % config.log_every == 0:
