@@ -44,6 +44,7 @@ def base_config(task: str) -> ConfigDict:
     config.evaluation.split = "test"
     config.evaluation.n = placeholder(int)  # examples; None: the whole split
     config.evaluation.batch_size = 250
+    config.evaluation.samples = 200  # compared with their nearest training images, where data have labels
 
     config.sampling = ConfigDict()
     config.sampling.n = 64

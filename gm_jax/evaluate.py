@@ -7,9 +7,12 @@ import jax
 import numpy as np
 
 from gm_jax import parallel
+from gm_jax.metrics.neighbours import nearest_neighbours
 from gm_jax.run import Run
 from gm_jax.tasks.task import Trained
 from gm_jax.workdir import write_json
+
+NEIGHBOURS = 10
 
 
 class Measure:
@@ -37,6 +40,7 @@ def evaluate(run: Run, checkpoint: str) -> int:
     values = Measure(run, run.task.evaluate)(trained)
     about = {"n": len(next(iter(values.values()))), "split": run.config.evaluation.split, "seed": run.config.seed}
     results = {name: {**summary(v), **about} for name, v in values.items()}
+    results |= judge_samples(run, trained)
     path = run.workdir.path / "evaluation.json"
     content = {"config": run.name, "step": trained.step, "data": run.dataset.name, "stand_in": run.spec.stand_in}
     write_json(path, {**content, "results": results})
@@ -45,6 +49,26 @@ def evaluate(run: Run, checkpoint: str) -> int:
             print(f"{name:24s} {result['value']:.5f} ± {result['standard_error']:.5f}")
     print(f"n = {about['n']} of {about['split']}, step {trained.step}: {path}", flush=True)
     return 0
+
+
+def judge_samples(run: Run, trained: Trained) -> dict[str, Any]:
+    """Compare `evaluation.samples` samples with the labelled training images; {} where there are no samples or labels.
+
+    `classes_found` counts the classes that some sample's neighbours agree on.
+    """
+    n, seed = run.config.evaluation.samples, run.config.sampling.seed
+    data = run.split("train")
+    drawn = run.task.sample(trained, n, seed) if n and "label" in data else None
+    if drawn is None:
+        return {}
+    near = nearest_neighbours(drawn["images"], data["image"], data["label"], NEIGHBOURS)
+    about = {"n": n, "split": "train", "seed": seed, "neighbours": NEIGHBOURS}
+    found = np.unique(near.label[near.unanimous])
+    return {
+        "neighbours_unanimous": {**summary(near.unanimous.astype(float)), **about},
+        "neighbour_distance": {**summary(near.distance), **about, "unit": "grey levels, root mean square"},
+        "classes_found": {"value": len(found), "standard_error": 0.0, **about},
+    }
 
 
 def summary(values: np.ndarray) -> dict[str, Any]:

@@ -25,6 +25,7 @@ EVERY_CONFIG = {
     "optim.decay_steps": 20,
     "evaluation.n": 10,
     "evaluation.batch_size": 8,
+    "evaluation.samples": 9,
     "sampling.n": 4,
 }
 BY_TASK = {
