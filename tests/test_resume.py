@@ -48,3 +48,13 @@ def test_killed_run_ends_with_the_same_bits(tmp_path):
     assert images[0].dtype == np.uint8 and images[0].shape == (4, 28, 28, 1)
     starts = json.loads((killed / "run.json").read_text())["starts"]
     assert [start["from_step"] for start in starts][-1] == 8 and len(starts) >= 3
+
+
+def test_a_checkpoint_moves_between_one_and_two_devices(tmp_path):
+    for devices, steps in ((1, 2), (2, 4), (1, 6)):
+        result = gm_jax(*flags("ddpm_mnist", tmp_path, steps=steps), devices=devices)
+        assert result.returncode == 0, result.stderr
+        if steps > 2:
+            assert f"from step {steps - 2}" in result.stdout
+            assert "Another environment" in result.stderr  # the bits may differ, and it says so
+    assert [line["step"] for line in map(json.loads, (tmp_path / "metrics.jsonl").open())] == [2, 4, 4, 6]

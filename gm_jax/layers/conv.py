@@ -56,6 +56,8 @@ def conv(
     extent = dilated(size, dilation)
     pads = tuple(lax.padtype_to_pads(image, extent, strides, padding)) if isinstance(padding, str) else as_pads(padding)
     output = tuple((n + sum(p) - e) // s + 1 for n, p, e, s in zip(image, pads, extent, strides, strict=True))
+    if min(output) < 1:
+        raise ValueError(f"a kernel over {extent} pixels does not fit into an image of {image} padded by {pads}")
     x, kernel = promote_dtype(x, kernel)
     if size == (1, 1) and pads == ((0, 0), (0, 0)):
         return x[:, :: strides[0], :: strides[1]] @ kernel[0, 0]
