@@ -50,18 +50,27 @@ class Run:
             )
 
     def split(self, name: str) -> dict[str, np.ndarray]:
-        """Return a split of the data as a batch has it."""
-        return arrays(self.dataset.split(name))
+        """Return a split of the data as a batch has it; UserError if the task cannot use it."""
+        split = arrays(self.dataset.split(name))
+        self.task.check_data(name, split)
+        return split
+
+    def initial(self, key: jax.Array) -> TrainState:
+        """Return the state at step 0."""
+        variables = self.task.init(key)
+        return create(variables, make_optimizers(self.config, variables), ema_decays(self.config, variables))
+
+    def state_shapes(self) -> TrainState:
+        """Return the shapes and dtypes of the state; a config that cannot work fails here."""
+        return jax.eval_shape(self.initial, jax.random.key(0))
 
     def init_state(self) -> TrainState:
         """Return the state at step 0, on all devices."""
-
-        def initial(key):
-            variables = self.task.init(key)
-            return create(variables, make_optimizers(self.config, variables), ema_decays(self.config, variables))
-
-        # Jitted, so that the compilation cache serves it: op by op it takes several times as long.
-        return jax.jit(initial, out_shardings=parallel.replicated())(jax.random.key(self.config.seed))
+        # Jitted, so that the compilation cache serves it: op by op it takes several times as long. It runs once, and
+        # optimising that many random draws took four times as long as compiling them plainly.
+        plainly = {"xla_backend_optimization_level": 0}
+        jitted = jax.jit(self.initial, out_shardings=parallel.replicated(), compiler_options=plainly)
+        return jitted(jax.random.key(self.config.seed))
 
     def trained(self, state: TrainState) -> Trained:
         """Return what figures, samples and evaluation use, from a state on the devices."""
@@ -92,7 +101,7 @@ class Run:
         if str(step) not in map(str, steps):
             raise UserError(f"there is no checkpoint {which}; there are {', '.join(map(str, steps))}, newest and best")
         try:
-            state, _ = self.checkpoints.restore(int(step), jax.eval_shape(self.init_state))
+            state, _ = self.checkpoints.restore(int(step), self.state_shapes())
         except Damaged as error:
             others = ", ".join(str(s) for s in steps if s != int(step)) or "none"
             raise UserError(f"checkpoint {step} is damaged ({error}); others: {others} (--checkpoint=N)") from error

@@ -38,7 +38,7 @@ class Window:
         """Return every metric of every step in the window."""
         for metrics in jax.device_get(self._pending):
             for name, values in metrics.items():
-                self._values.setdefault(name, []).extend(float(v) for v in np.ravel(values))
+                self._values.setdefault(name, []).extend(np.ravel(values).tolist())
         self._pending.clear()
         return self._values
 
@@ -120,11 +120,14 @@ def train(run: Run, command: str, began: float) -> int:
     config = run.config
     check_intervals(config)
     parallel.check_batch_size(config.batch_size)
-    initial = jax.eval_shape(run.init_state)  # a config that cannot work fails before anything is written
+    # A config or data that cannot work fail before anything is written.
+    shapes = run.state_shapes()
+    for split in ("train", config.evaluation.split):
+        run.split(split)
     with run.workdir.locked():
         run.workdir.claim(config)
         run.workdir.update_run(config=run.name, dataset=describe_dataset(run.dataset))
-        state, meta = restore_or_init(run, initial)
+        state, meta = restore_or_init(run, shapes)
         start = int(state.step)
         warn_if_changed(run)
         print_parameters(run.workdir, state.params)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from ml_collections import ConfigDict
 
@@ -18,6 +19,7 @@ CONFIGS = {path.stem: path for path in sorted((ROOT / "configs").glob("*.py"))}
 EVERY_CONFIG = {
     "steps": 4,
     "batch_size": 8,
+    "steps_per_call": 1,
     "log_every": 2,
     "evaluate_every": 4,
     "checkpoint_every": 2,
@@ -29,6 +31,7 @@ EVERY_CONFIG = {
     "sampling.n": 4,
 }
 BY_TASK = {
+    "classifier": {"dataset.name": "digits", "classifier.mean": (0.5,), "classifier.std": (0.5,)},
     "diffusion": {
         "dataset.name": "digits",
         "model.width": 8,
@@ -38,16 +41,39 @@ BY_TASK = {
         "sampling.steps": 5,
     },
 }
+BY_MODEL = {  # model.name of a classifier
+    "mlp": {"model.hidden": (8, 8)},
+    "cnn": {"model.features": (4, 4, 4), "model.dense": 8},
+    "lenet": {"model.features": (4, 4), "model.dense": 8},
+    "speednet": {"model.widths": (8, 8, 8), "model.depth": 1},
+    "alexnet": {"model.features": (4, 4, 4, 4, 4)},
+    "resnet": {"model.stages": (1, 1), "model.width": 4},
+    "resnet9": {"model.widths": (4, 4, 4), "model.residual": (1,)},
+}
 
 
-def shrunk(name: str, variant: str = "", **changes) -> ConfigDict:
-    """Load configs/<name>.py and shrink it; `changes` have dots written as double underscores."""
-    spec = importlib.util.spec_from_file_location(name, CONFIGS[name])
+def load_module(path: Path) -> ModuleType:
+    """Import a config file."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    config = module.get_config(variant) if variant else module.get_config()
+    return module
+
+
+EXPERIMENTS = [  # every config, and "config:variant" for all its variants
+    f"{name}:{variant}" if variant else name
+    for name, path in CONFIGS.items()
+    for variant in ("", *getattr(load_module(path), "VARIANTS", ()))
+]
+
+
+def shrunk(experiment: str, **changes) -> ConfigDict:
+    """Load "config" or "config:variant" and shrink it; `changes` have dots written as double underscores."""
+    name, *variant = experiment.split(":")
+    config = load_module(CONFIGS[name]).get_config(*variant)
     changes = {key.replace("__", "."): value for key, value in changes.items()}
-    config.update_from_flattened_dict({**EVERY_CONFIG, **BY_TASK[config.task], **changes})
+    by_model = BY_MODEL.get(config.model.get("name"), {})
+    config.update_from_flattened_dict({**EVERY_CONFIG, **BY_TASK[config.task], **by_model, **changes})
     return config
 
 
@@ -73,6 +99,7 @@ def flags(name: str, workdir: Path, **changes) -> list[str]:
 
 def gm_jax(*arguments: str, script: str = "-m gm_jax.main", devices: int = 1, **env) -> subprocess.CompletedProcess:
     """Run the command line in a process of its own, as a user does."""
-    environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", **env}
+    flags = os.environ["XLA_FLAGS"].replace("device_count=2", f"device_count={devices}")
+    environment = {**os.environ, "XLA_FLAGS": flags, **env}
     command = [sys.executable, *script.split(), *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
