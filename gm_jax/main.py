@@ -27,7 +27,7 @@ def main(_) -> int:
         from gm_jax.train import train
 
         workdir.create()
-        return train(run.open_training(name, cli.CONFIG.value, workdir), cli.this_command(), BEGAN)
+        return train(run.open_training(name, cli.CONFIG.value, workdir, cli.overrides()), cli.this_command(), BEGAN)
 
     from gm_jax import evaluate, sample
 

@@ -3,11 +3,13 @@
 import dataclasses
 import functools
 import platform
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
 from gm_jax import data, parallel
@@ -141,16 +143,27 @@ def environment() -> dict[str, Any]:
     }
 
 
-def open_training(name: str, config: ConfigDict, workdir: Workdir) -> Run:
-    """Open a run to train: a new one, or one that goes on under the same config.
+def adapt(config: ConfigDict, dataset: data.Dataset, overrides: Collection[str]) -> None:
+    """Lay `config.if_embedded` over the config if the data are an embedded set, which is small; overrides prevail."""
+    if dataset.origin != "embedded":
+        return
+    changes = {key: value for key, value in flatten(config.if_embedded).items() if key not in overrides}
+    config.update_from_flattened_dict(changes)
+    if changes:
+        logging.warning("the embedded data are few: %s", ", ".join(f"{key}={value}" for key, value in changes.items()))
+
+
+def open_training(name: str, config: ConfigDict, workdir: Workdir, overrides: Collection[str] = ()) -> Run:
+    """Open a run to train: a new one, or one that goes on under the same config; `overrides` are the user's keys.
 
     Writes nothing.
 
     Raises:
         UserError: data, config or workdir do not allow it.
     """
-    workdir.check(config)
     dataset = data.load(config.dataset)
+    adapt(config, dataset, overrides)
+    workdir.check(config)
     spec = DataSpec(dataset.image_shape, dataset.label_names, dataset.attribute_names, dataset.stand_in)
     run = _assemble(name, config, workdir, spec)
     run.check_dataset(dataset)

@@ -8,14 +8,14 @@ from PIL import Image
 
 from gm_jax import evaluate, sample
 from gm_jax.errors import UserError
-from gm_jax.run import open_trained
+from gm_jax.run import open_trained, open_training
 from gm_jax.workdir import Workdir, read_metrics
-from tests.tiny import CONFIGS, open_tiny, train_tiny
+from tests.tiny import EXPERIMENTS, open_tiny, train_tiny
 
 
-@pytest.fixture(scope="module", params=sorted(CONFIGS))
+@pytest.fixture(scope="module", params=EXPERIMENTS)
 def trained(request, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp(request.param)
+    workdir = tmp_path_factory.mktemp(request.param.replace(":", "_"))
     return request.param, train_tiny(workdir, request.param), Workdir(workdir)
 
 
@@ -43,6 +43,10 @@ def test_other_modes(trained):
     assert results and all(result["n"] == 9 and "split" in result and "seed" in result for result in results.values())
     assert all(np.all(np.isfinite(result["value"])) for result in results.values())
     assert sample.figures(opened, "best") == 0
+    if opened.task.sample(opened.restore("newest"), 3, 5) is None:
+        with pytest.raises(UserError, match="draws no samples"):
+            sample.sample(opened, "newest")
+        return
     assert sample.sample(opened, "newest") == 0
     images = np.load(workdir.path / "samples.npz")["images"]
     assert images.shape == (3, *run.spec.image_shape) and images.dtype == np.uint8
@@ -71,3 +75,9 @@ def test_divergence_is_told_in_one_line(tmp_path):
     with pytest.raises(UserError, match=r"(loss|grad_norm/denoiser) is (nan|inf) at step [1-4]: training has diverged"):
         train_tiny(tmp_path, **changes)
     assert open_tiny(tmp_path, **changes).checkpoints.steps() in ([], [2])
+
+
+def test_embedded_data_shorten_the_run_unless_the_user_says_otherwise(tmp_path):
+    config = shrunk("ddpm_mnist", if_embedded={"steps": 2, "optim": {"decay_steps": 7}})
+    run = open_training("ddpm_mnist", config, Workdir(tmp_path), overrides=["steps"])
+    assert (run.config.steps, run.config.optim.decay_steps) == (4, 7)

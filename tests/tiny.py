@@ -73,6 +73,7 @@ def shrunk(experiment: str, **changes) -> ConfigDict:
     config = load_module(CONFIGS[name]).get_config(*variant)
     changes = {key.replace("__", "."): value for key, value in changes.items()}
     by_model = BY_MODEL.get(config.model.get("name"), {})
+    config.if_embedded = ConfigDict(changes.pop("if_embedded", {}))
     config.update_from_flattened_dict({**EVERY_CONFIG, **BY_TASK[config.task], **by_model, **changes})
     return config
 
