@@ -4,6 +4,7 @@ As the libraries come, a misspelt key gives a traceback, a stray argument nothin
 """
 
 import ast
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -82,7 +83,8 @@ def overrides() -> dict:
 
 def this_command() -> str:
     """Return the command line that started this process."""
-    return f"python -m gm_jax.main {shlex.join(sys.argv[1:])}"
+    program = os.environ.get("GM_JAX_COMMAND", "python -m gm_jax.main")  # launch/local.sh names itself
+    return f"{program} {shlex.join(sys.argv[1:])}"
 
 
 def _given(argv: Sequence[str], name: str) -> str | None:

@@ -2,4 +2,4 @@
 # Run gm_jax on this machine, fresh or not:  launch/local.sh --config=configs/ddpm_mnist.py [any flag of gm_jax.main]
 source "$(dirname "$0")/environment.sh"
 install runtime requirements.txt
-exec .venv/bin/python -m gm_jax.main "$@"
+GM_JAX_COMMAND="$0" exec .venv/bin/python -m gm_jax.main "$@"

@@ -35,3 +35,18 @@ class GroupNorm(nn.Module):
         factor = inverse * scale
         shift = bias - mean * factor
         return (values * factor[:, None, None] + shift[:, None, None]).astype(self.dtype or x.dtype)
+
+
+def batch_norm(train: bool, axis_name: str | None, dtype: str | None = None, **settings) -> nn.BatchNorm:
+    """Return batch normalisation (Ioffe & Szegedy 2015) whose statistics are those of the global batch.
+
+    In training `axis_name` is the device axis to average over (None: there is one device). The running statistics
+    forget quickly (momentum 0.9), so that they fit the weights also at the end of a short run.
+    """
+    return nn.BatchNorm(
+        use_running_average=not train,
+        momentum=0.9,
+        axis_name=axis_name if train else None,
+        dtype=dtype,
+        **settings,
+    )
