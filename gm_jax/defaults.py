@@ -80,17 +80,19 @@ MNIST = {"mean": (0.1307,), "std": (0.3081,)}  # of the training pixels
 CIFAR10 = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2470, 0.2435, 0.2616)}
 
 
-def set_epochs(config: ConfigDict, epochs: int, examples: int, evaluations: int, checkpoints: int) -> None:
-    """Count time in epochs of a training set of so many examples: log each, evaluate and save so often in the run.
+def set_epochs(
+    config: ConfigDict, epochs: int, examples: int, checkpoint_epochs: int, evaluate_epochs: int = 1
+) -> None:
+    """Count time in epochs of a training set of so many examples: the run, its decay, and what happens on the way.
 
-    An epoch is rounded up to a multiple of `steps_per_call`. The learning rate decays over the whole run.
+    An epoch is rounded up to a multiple of `steps_per_call`; every one is logged.
     """
     k = config.steps_per_call
     epoch = math.ceil(examples / config.batch_size / k) * k
     config.steps = config.optim.decay_steps = epochs * epoch
     config.log_every = epoch
-    config.evaluate_every = max(1, epochs // evaluations) * epoch
-    config.checkpoint_every = max(1, epochs // checkpoints) * epoch
+    config.evaluate_every = evaluate_epochs * epoch
+    config.checkpoint_every = checkpoint_epochs * epoch
 
 
 def check_variant(variant: str, *known: str) -> None:

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from gm_jax import parallel
+from gm_jax.errors import UserError
 from gm_jax.metrics.neighbours import nearest_neighbours
 from gm_jax.run import Run
 from gm_jax.tasks.task import Trained
@@ -21,6 +22,8 @@ class Measure:
     def __init__(self, run: Run, function: Callable):
         """`function` is (variables, batch, key) -> {name: [B, ...]}."""
         evaluation = run.config.evaluation
+        if evaluation.n is not None and evaluation.n < 1:
+            raise UserError(f"evaluation.n={evaluation.n} must be at least 1, or None for the whole split")
         data = {name: np.asarray(x[: evaluation.n]) for name, x in run.split(evaluation.split).items()}
         self._batch = {**data, "position": np.arange(len(data["image"]))}
         self._key = jax.random.key(run.config.seed)
@@ -40,13 +43,15 @@ def evaluate(run: Run, checkpoint: str) -> int:
     values = Measure(run, run.task.evaluate)(trained)
     about = {"n": len(next(iter(values.values()))), "split": run.config.evaluation.split, "seed": run.config.seed}
     results = {name: {**summary(v), **about} for name, v in values.items()}
+    results.update({name: {"value": v, **about} for name, v in run.task.derive(values).items()})
     results |= judge_samples(run, trained)
     path = run.workdir.path / "evaluation.json"
     content = {"config": run.name, "step": trained.step, "data": run.dataset.name, "stand_in": run.spec.stand_in}
     write_json(path, {**content, "results": results})
     for name, result in results.items():
         if np.ndim(result["value"]) == 0:
-            print(f"{name:24s} {result['value']:.5f} ± {result['standard_error']:.5f}")
+            error = f" ± {result['standard_error']:.5f}" if "standard_error" in result else ""
+            print(f"{name:24s} {result['value']:.5f}{error}")
     print(f"n = {about['n']} of {about['split']}, step {trained.step}: {path}", flush=True)
     return 0
 

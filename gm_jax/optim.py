@@ -2,17 +2,27 @@
 
 from collections.abc import Iterable
 
+import jax
 import optax
 from ml_collections import ConfigDict
 
 from gm_jax.errors import UserError, nearest
 
+
+def kernels(params):
+    """Return a tree that is True at what weight decay shrinks: kernels, not biases and the scales of norms."""
+    return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
 OPTIMIZERS = {
     "adam": lambda rate, c: optax.adam(rate, b1=c.beta1, b2=c.beta2, eps=c.epsilon),
-    "adamw": lambda rate, c: optax.adamw(rate, b1=c.beta1, b2=c.beta2, eps=c.epsilon, weight_decay=c.weight_decay),
-    "sgd": lambda rate, c: optax.sgd(rate, momentum=c.beta1, nesterov=True),
+    "adamw": lambda rate, c: optax.adamw(rate, c.beta1, c.beta2, c.epsilon, weight_decay=c.weight_decay, mask=kernels),
+    "sgd": lambda rate, c: optax.chain(
+        optax.add_decayed_weights(c.weight_decay, kernels), optax.sgd(rate, momentum=c.beta1, nesterov=True)
+    ),
     "rmsprop": lambda rate, c: optax.rmsprop(rate, decay=c.beta2, eps=c.epsilon),
 }
+DECAYING = ("adamw", "sgd")  # those that know weight_decay
 
 
 def settings(config: ConfigDict, network: str) -> ConfigDict:
@@ -49,7 +59,7 @@ def make_optimizers(config: ConfigDict, networks: Iterable[str]) -> dict[str, op
     """Return an optax transformation for each network.
 
     Raises:
-        UserError: an unknown optimiser or decay.
+        UserError: an unknown optimiser or decay, or a weight decay that the optimiser does not know.
     """
     optimizers = {}
     for network in networks:
@@ -58,6 +68,8 @@ def make_optimizers(config: ConfigDict, networks: Iterable[str]) -> dict[str, op
             raise UserError(
                 f"optim.name={optim.name!r} is not one of {', '.join(OPTIMIZERS)}{nearest(optim.name, OPTIMIZERS)}"
             )
+        if optim.weight_decay and optim.name not in DECAYING:
+            raise UserError(f"optim.name={optim.name} ignores optim.weight_decay: use {' or '.join(DECAYING)}")
         transformation = OPTIMIZERS[optim.name](learning_rate(optim), optim)
         if optim.clip_norm is not None:
             transformation = optax.chain(optax.clip_by_global_norm(optim.clip_norm), transformation)

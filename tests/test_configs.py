@@ -10,7 +10,7 @@ from gm_jax import evaluate, sample
 from gm_jax.errors import UserError
 from gm_jax.run import open_trained, open_training
 from gm_jax.workdir import Workdir, read_metrics
-from tests.tiny import CONFIGS, open_tiny, shrunk, train_tiny
+from tests.tiny import EXPERIMENTS, open_tiny, shrunk, train_tiny
 
 
 @pytest.fixture(scope="module", params=EXPERIMENTS)

@@ -48,7 +48,7 @@ BY_MODEL = {  # model.name of a classifier
     "speednet": {"model.widths": (8, 8, 8), "model.depth": 1},
     "alexnet": {"model.features": (4, 4, 4, 4, 4)},
     "resnet": {"model.stages": (1, 1), "model.width": 4},
-    "resnet9": {"model.widths": (4, 4, 4), "model.residual": (1,)},
+    "resnet9": {"model.widths": (4, 4, 4)},
 }
 
 
@@ -67,14 +67,24 @@ EXPERIMENTS = [  # every config, and "config:variant" for all its variants
 ]
 
 
-def shrunk(experiment: str, **changes) -> ConfigDict:
-    """Load "config" or "config:variant" and shrink it; `changes` have dots written as double underscores."""
+def load(experiment: str) -> ConfigDict:
+    """Load "config" or "config:variant" as it is shipped."""
     name, *variant = experiment.split(":")
-    config = load_module(CONFIGS[name]).get_config(*variant)
-    changes = {key.replace("__", "."): value for key, value in changes.items()}
+    return load_module(CONFIGS[name]).get_config(*variant)
+
+
+def shrinking(config: ConfigDict, changes: dict) -> dict:
+    """Return the dotted keys, with values, that shrink a config; `changes` have dots written as double underscores."""
     by_model = BY_MODEL.get(config.model.get("name"), {})
-    config.if_embedded = ConfigDict(changes.pop("if_embedded", {}))
-    config.update_from_flattened_dict({**EVERY_CONFIG, **BY_TASK[config.task], **by_model, **changes})
+    changes = {key.replace("__", "."): value for key, value in changes.items()}
+    return {**EVERY_CONFIG, **BY_TASK[config.task], **by_model, **changes}
+
+
+def shrunk(experiment: str, if_embedded: dict | None = None, **changes) -> ConfigDict:
+    """Load "config" or "config:variant" and shrink it; `changes` have dots written as double underscores."""
+    config = load(experiment)
+    config.if_embedded = ConfigDict(if_embedded or {})
+    config.update_from_flattened_dict(shrinking(config, changes))
     return config
 
 
@@ -94,7 +104,7 @@ def train_tiny(workdir: Path, name: str = "ddpm_mnist", **changes) -> Run:
 
 def flags(name: str, workdir: Path, **changes) -> list[str]:
     """Return the command line of a shrunk config."""
-    config = {**EVERY_CONFIG, **BY_TASK[shrunk(name).task], **{k.replace("__", "."): v for k, v in changes.items()}}
+    config = shrinking(load(name), changes)
     return [f"--config={CONFIGS[name]}", f"--workdir={workdir}", *(f"--config.{k}={v}" for k, v in config.items())]
 
 

@@ -67,9 +67,9 @@ def batches(
     numbers_per_call = steps_per_call * batches_per_step
 
     def read(call: int) -> Any:
-        first = call * numbers_per_call
-        index = np.stack([batch_indices(size, batch_size, seed, first + i)[mine] for i in range(numbers_per_call)])
-        index = index.reshape(steps_per_call, batches_per_step, share)
+        # All batches of a call at once, as one long batch: small networks take hundreds of them.
+        index = batch_indices(size, batch_size * numbers_per_call, seed, call)
+        index = index.reshape(steps_per_call, batches_per_step, batch_size)[..., mine]
         batch = {} if resident else {name: array[index] for name, array in data.items()}
         return transfer({"index": index, **batch})
 

@@ -12,8 +12,6 @@ from gm_jax.workdir import read_metrics
 def save_curves(path: Path, metrics: Path, names: Sequence[str], caption: str) -> None:
     """Plot each of the named metrics of a metrics.jsonl, one panel a metric and one line a split, as a PNG."""
     import matplotlib.figure  # takes 0.3 s to import; training starts without it
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from PIL import Image
 
     lines = read_metrics(metrics)
     figure = matplotlib.figure.Figure(figsize=(7 * len(names), 4.2), layout="constrained")
@@ -30,6 +28,14 @@ def save_curves(path: Path, metrics: Path, names: Sequence[str], caption: str) -
             high = max(max(line.get_ydata()) for line in axes.lines)
             if low > 0 and high > 10 * low:
                 axes.set_yscale("log")
+    save_figure(path, figure, caption)
+
+
+def save_figure(path: Path, figure, caption: str) -> None:
+    """Save a matplotlib figure as a PNG, with a caption below."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
     figure.supxlabel(caption, fontsize=9)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

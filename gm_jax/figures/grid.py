@@ -1,6 +1,7 @@
 """Grids of images."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,37 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
 
 def save_grid(path: Path, images: np.ndarray, columns: int, caption: str) -> None:
     """Write a grid of images uint8 [n, H, W, C] as a PNG, small images enlarged, with a caption below."""
-    from PIL import Image, ImageDraw, ImageFont  # takes time to import; training starts without it
+    from PIL import Image  # takes time to import; training starts without it
 
     sheet = Image.fromarray(grid(images, columns))
     scale = max(1, round(900 / max(sheet.size)))
-    sheet = sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST)
+    _save_sheet(path, sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST), caption)
+
+
+def save_labelled_grid(path: Path, images: np.ndarray, labels: Sequence[str], columns: int, caption: str) -> None:
+    """Write a grid of images uint8 [n, H, W, C], each with its label below it, as a PNG with a caption."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default(12)
+    scale = max(1, round(96 / max(images.shape[1:3], default=1)))
+    cell = max([images.shape[2] * scale, *(int(font.getlength(label)) + 1 for label in labels)]) + 8
+    line = images.shape[1] * scale + 24
+    rows = max(1, -(-len(images) // columns))
+    sheet = Image.new("RGB", (columns * cell, rows * line), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        centre, top = (i % columns) * cell + cell // 2, (i // columns) * line
+        picture = Image.fromarray(np.broadcast_to(image, (*image.shape[:2], 3)))
+        picture = picture.resize((image.shape[1] * scale, image.shape[0] * scale), Image.Resampling.NEAREST)
+        sheet.paste(picture, (centre - picture.width // 2, top + 4))
+        draw.text((centre, top + picture.height + 5), label, fill="black", font=font, anchor="ma")
+    _save_sheet(path, sheet, caption)
+
+
+def _save_sheet(path: Path, sheet, caption: str) -> None:
+    """Save a Pillow image with a caption below it."""
+    from PIL import Image, ImageDraw, ImageFont
+
     font = ImageFont.load_default(14)
     lines = _wrap(caption, font, max(sheet.width - 12, 200))
     page = Image.new("RGB", (max(sheet.width, 212), sheet.height + 18 * len(lines) + 8), "white")

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from gm_jax.errors import UserError, nearest
 from gm_jax.tasks.task import DataSpec, Task
 
-TASKS = {"diffusion": "Diffusion"}  # module in this package: its Task
+TASKS = {"classifier": "Classifier", "diffusion": "Diffusion"}  # module in this package: its Task
 
 
 def make_task(config: ConfigDict, spec: DataSpec) -> Task:

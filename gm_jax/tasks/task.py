@@ -79,6 +79,9 @@ class Task(abc.ABC):
         self.config = config
         self.spec = spec
 
+    def check_data(self, split: str, data: Batch) -> None:  # noqa: B027  (most tasks take any images)
+        """Raise UserError if the examples of a split, NumPy arrays as in a batch, cannot serve this task."""
+
     @abc.abstractmethod
     def init(self, key: jax.Array) -> dict[str, Tree]:
         """Return the initial Flax variables of each network."""
@@ -94,6 +97,10 @@ class Task(abc.ABC):
     def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
         """Return per-example values [B, ...], as thorough as it gets; their means are what evaluation.json holds."""
         return self.validate(variables, batch, key)
+
+    def derive(self, values: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Return further results, by name, from the values [n, ...] that `evaluate` returned for all n examples."""
+        return {}
 
     def sample(self, trained: Trained, n: int, seed: int) -> dict[str, np.ndarray] | None:
         """Return {"images": uint8 [n, H, W, C], "labels": int32 [n] if conditional}; None: this task draws none."""

@@ -1,0 +1,199 @@
+"""Classification: one network from images to the logits of their class."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from gm_jax import images, parallel, random
+from gm_jax.data import augment
+from gm_jax.errors import UserError
+from gm_jax.figures.confusion import save_confusion
+from gm_jax.figures.curves import save_curves
+from gm_jax.figures.grid import save_grid, save_labelled_grid
+from gm_jax.losses.classification import cross_entropy
+from gm_jax.metrics import classification as metrics
+from gm_jax.models.classifiers import make_classifier
+from gm_jax.step import AXIS, Phase
+from gm_jax.tasks.task import DataSpec, Task, Trained
+
+NET = "classifier"
+CALIBRATION_BINS = 15
+MISTAKES = 48  # in their figure at most
+FILTERS = 64
+
+
+class Classifier(Task):
+    """One phase on the network "classifier", which sees standardised images."""
+
+    monitor = ("accuracy", "max")
+
+    def __init__(self, config: ConfigDict, spec: DataSpec):
+        super().__init__(config, spec)
+        self.settings = config.classifier
+        self.classes = len(spec.label_names)
+        if self.classes < 2:
+            raise UserError(
+                f"a classifier needs labels of two or more classes, and data set '{config.dataset.name}' has "
+                f"{self.classes}: choose another dataset.name, or a folder with a subfolder for each class"
+            )
+        if self.settings.classes not in (None, self.classes):
+            raise UserError(
+                f"classifier.classes={self.settings.classes}, but data set '{config.dataset.name}' has {self.classes} "
+                f"classes: leave classifier.classes out, or choose another dataset.name"
+            )
+        if not 0.0 <= self.settings.label_smoothing < 1.0:
+            raise UserError(f"classifier.label_smoothing={self.settings.label_smoothing} is not in [0, 1)")
+        channels = spec.image_shape[2]
+        for name in ("mean", "std"):
+            values = tuple(self.settings[name])
+            if len(values) not in (1, channels):
+                raise UserError(
+                    f"classifier.{name}={values} has {len(values)} values for images of {channels} channels: "
+                    "give one, or one for each"
+                )
+        augment.check(config.augment, spec.image_shape)
+        self.network = make_classifier(
+            image_shape=spec.image_shape, classes=self.classes, axis_name=AXIS, **config.model
+        )
+        self.last_predictions = (None, {})  # of which `Trained`, and what
+
+    def check_data(self, split, data):
+        if "label" not in data:
+            raise UserError(f"split '{split}' has no labels: a classifier needs them, so use another split or data set")
+        labels = data["label"]
+        wrong = np.flatnonzero((labels < 0) | (labels >= self.classes))
+        if wrong.size:
+            raise UserError(
+                f"label {labels[wrong[0]]} of example {wrong[0]} in split '{split}' is not one of the {self.classes} "
+                f"classes 0 ... {self.classes - 1} ({wrong.size} such labels): mend the data, or use another split"
+            )
+
+    def init(self, key):
+        return {NET: self.network.init(key, jnp.zeros((1, *self.spec.image_shape)))}
+
+    def phases(self):
+        return [Phase(NET, self.loss)]
+
+    def loss(self, params, model_state, batch, key):
+        """Mean cross-entropy of augmented images, with smoothed labels; "loss" is logged without the smoothing."""
+        augment_key, dropout_key = jax.random.split(key)
+        x = augment.augment(batch["image"], random.example_keys(augment_key, batch["position"]), self.config.augment)
+        logits, state = self.network.apply(
+            {"params": params[NET], **model_state[NET]},
+            self.standardise(x),
+            train=True,
+            keys=random.example_keys(dropout_key, batch["position"]),
+            mutable=list(model_state[NET]),
+        )
+        labels = batch["label"]
+        objective = jnp.mean(cross_entropy(logits, labels, self.settings.label_smoothing))
+        values = {
+            "loss": jnp.mean(cross_entropy(logits, labels)),
+            "accuracy": jnp.mean(jnp.argmax(logits, -1) == labels),
+        }
+        return objective, (values, {**model_state, NET: state})
+
+    def standardise(self, image):
+        """Map uint8 to float32 of about mean 0 and variance 1, by the constants in the config."""
+        mean, std = jnp.asarray(self.settings.mean), jnp.asarray(self.settings.std)
+        return (image.astype(jnp.float32) / 255.0 - mean) / std
+
+    def logits(self, variables, image):
+        """Map images uint8 [B, H, W, C] to logits [B, classes], as the trained network sees them.
+
+        With `classifier.flip_at_test`, the mean of the logits of the image and of its mirror image.
+        """
+        tree = {"params": variables.params[NET], **variables.model_state[NET]}
+        x = self.standardise(image)
+        logits = self.network.apply(tree, x)
+        if self.settings.flip_at_test:
+            logits = (logits + self.network.apply(tree, x[:, :, ::-1])) / 2
+        return logits
+
+    def validate(self, variables, batch, key):
+        logits, labels = self.logits(variables, batch["image"]), batch["label"]
+        return {"loss": cross_entropy(logits, labels), "accuracy": jnp.argmax(logits, -1) == labels}
+
+    def evaluate(self, variables, batch, key):
+        """Return loss and accuracy, and the products whose sums are the confusion matrix and the calibration."""
+        logits, labels = self.logits(variables, batch["image"]), batch["label"]
+        predicted = jnp.argmax(logits, -1)
+        correct = predicted == labels
+        confidence = jnp.max(jax.nn.softmax(logits), -1)
+        return {
+            "loss": cross_entropy(logits, labels),
+            "accuracy": correct,
+            "confidence": confidence,
+            "confusion": metrics.confusion(labels, predicted, self.classes),
+            "calibration": metrics.calibration(confidence, correct, CALIBRATION_BINS),
+        }
+
+    def derive(self, values):
+        """Return the calibration error, and the accuracy of every class that occurs."""
+        confusion = np.mean(values["confusion"], axis=0)  # shares of all examples
+        share = confusion.sum(1)
+        names = self.spec.label_names
+        by_class = {f"accuracy/{names[c]}": confusion[c, c] / share[c] for c in np.flatnonzero(share)}
+        calibration = np.mean(values["calibration"], axis=0)
+        return {"expected_calibration_error": metrics.expected_calibration_error(calibration), **by_class}
+
+    def figures(self):
+        return {
+            "curves": self.draw_curves,
+            "confusion": self.draw_confusion,
+            "mistakes": self.draw_mistakes,
+            "filters": self.draw_filters,
+        }
+
+    def predictions(self, trained: Trained) -> dict[str, np.ndarray]:
+        """Return "image", "label" and "predicted" of the evaluated examples, [n, ...]."""
+        if self.last_predictions[0] is not trained:  # two figures show them
+            evaluation = self.config.evaluation
+            data = trained.split(evaluation.split)
+            data = {name: np.asarray(data[name][: evaluation.n]) for name in ("image", "label")}
+            run = parallel.map_examples(
+                lambda variables, batch: {"predicted": jnp.argmax(self.logits(variables, batch["image"]), -1)},
+                min(evaluation.batch_size, len(data["image"])),
+            )
+            self.last_predictions = (trained, {**data, **run(trained.variables, {"image": data["image"]})})
+        return self.last_predictions[1]
+
+    def draw_curves(self, trained: Trained) -> None:
+        """Plot accuracy and loss in training and validation over the steps."""
+        path = trained.workdir.figures / "curves.png"
+        save_curves(path, trained.workdir.metrics, ["accuracy", "loss"], trained.caption)
+
+    def draw_confusion(self, trained: Trained) -> None:
+        """Draw how often each class is taken for each other."""
+        seen = self.predictions(trained)
+        counts = np.zeros((self.classes, self.classes))
+        np.add.at(counts, (seen["label"], seen["predicted"]), 1)
+        accuracy = np.trace(counts) / counts.sum()
+        caption = f"{trained.caption} · {accuracy:.2%} of {len(seen['label'])} {self.config.evaluation.split} images"
+        save_confusion(trained.workdir.figures / "confusion.png", counts, self.spec.label_names, caption)
+
+    def draw_mistakes(self, trained: Trained) -> None:
+        """Draw the first images that are misclassified, with predicted and true class."""
+        seen = self.predictions(trained)
+        wrong = np.flatnonzero(seen["label"] != seen["predicted"])
+        shown, names = wrong[:MISTAKES], self.spec.label_names
+        labels = [f"{names[seen['predicted'][i]]} / {names[seen['label'][i]]}" for i in shown]
+        caption = (
+            f"{trained.caption} · predicted / true, the first {len(shown)} of {len(wrong)} mistakes among "
+            f"{len(seen['label'])} {self.config.evaluation.split} images"
+        )
+        save_labelled_grid(trained.workdir.figures / "mistakes.png", seen["image"][shown], labels, 8, caption)
+
+    def draw_filters(self, trained: Trained) -> None:
+        """Draw the weights of the first layer as images, each scaled by its largest weight; grey is 0."""
+        kernel = np.asarray(trained.variables.params[NET]["stem"]["kernel"])
+        if kernel.ndim == 2:  # dense: one weight a pixel
+            kernel = kernel.reshape(*self.spec.image_shape, -1)
+        filters = np.moveaxis(kernel, -1, 0)[:FILTERS]
+        if filters.shape[-1] not in (1, 3):
+            filters = filters.mean(-1, keepdims=True)
+        filters = filters / np.maximum(np.abs(filters).max((1, 2, 3), keepdims=True), 1e-12)
+        caption = f"{trained.caption} · the first {len(filters)} of {kernel.shape[-1]} filters of the first layer"
+        path = trained.workdir.figures / "filters.png"
+        save_grid(path, np.asarray(images.to_uint8(filters)), 8, caption)

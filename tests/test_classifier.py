@@ -1,0 +1,366 @@
+"""Classifiers: networks, augmentation, loss, what evaluation counts, and the mistakes of a user."""
+
+import functools
+import itertools
+import json
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gm_jax import evaluate, random
+from gm_jax.data import augment
+from gm_jax.errors import UserError
+from gm_jax.layers.pool import max_pool
+from gm_jax.losses.classification import cross_entropy
+from gm_jax.metrics import classification as metrics
+from gm_jax.models.classifiers import make_classifier
+from gm_jax.optim import make_optimizers
+from gm_jax.run import open_trained
+from gm_jax.state import create
+from gm_jax.step import make_train_call, make_train_step
+from gm_jax.tasks import DataSpec, make_task
+from gm_jax.tasks.task import Variables
+from gm_jax.workdir import Workdir
+from tests.test_step import map_over
+from tests.tiny import EXPERIMENTS, gm_jax, load, open_tiny, shrunk, train_tiny
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (16, 12, 10, 3), dtype=np.uint8)
+CIFAR = (32, 32, 3)
+
+
+def keys(n=16, seed=0):
+    return random.example_keys(jax.random.key(seed), jnp.arange(n))
+
+
+def count(tree):
+    return sum(x.size for x in jax.tree.leaves(tree))
+
+
+def shapes_of(network, shape):
+    return jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *shape)))
+
+
+@pytest.mark.parametrize(
+    ("experiment", "shape", "parameters"),
+    [
+        ("fnn_mnist", (28, 28, 1), 784 * 64 + 64 + 64 * 32 + 32 + 32 * 10 + 10),
+        ("fnn_cifar10", CIFAR, 3072 * 128 + 128 + 128 * 64 + 64 + 64 * 10 + 10),
+        ("cnn_cifar10", CIFAR, 122_570),  # as TensorFlow's tutorial prints it
+        ("resnet50_cifar10", CIFAR, 23_520_842),
+        ("resnet50_cifar10:modern", CIFAR, 6_573_120),
+    ],
+)
+def test_number_of_parameters(experiment, shape, parameters):
+    network = make_classifier(image_shape=shape, classes=10, **load(experiment).model)
+    assert count(shapes_of(network, shape)["params"]) == parameters
+
+
+def test_layers_are_those_of_the_report():
+    def layers(experiment):
+        network = make_classifier(image_shape=CIFAR, classes=10, **load(experiment).model)
+        flat = jax.tree_util.tree_leaves_with_path(shapes_of(network, CIFAR)["params"])
+        ranks = [leaf.ndim for path, leaf in flat if path[-1].key == "kernel"]
+        return ranks.count(4), ranks.count(2)
+
+    assert layers("cnn_cifar10") == (3, 2)
+    assert layers("alexnet_cifar10") == layers("alexnet_cifar10:modern") == (5, 1)
+    assert layers("resnet50_cifar10") == (49 + 4, 1)  # 50 layers with the dense one, and four projections of a skip
+
+
+@pytest.mark.parametrize("experiment", [e for e in EXPERIMENTS if load(e).task == "classifier"])
+def test_steps_are_whole_epochs_and_calls(experiment):
+    config = load(experiment)
+    examples = 60_000 if "mnist" in experiment else 50_000
+    epochs = config.steps * config.batch_size / examples
+    assert epochs == pytest.approx(round(epochs), rel=2e-3)
+    assert config.optim.decay_steps == config.steps
+    if ":" not in experiment and "lenet" not in experiment:
+        assert round(epochs) == 100
+    for name in ("steps", "log_every", "evaluate_every", "checkpoint_every"):
+        assert config[name] % config.steps_per_call == 0
+    assert config.checkpoint_every % config.evaluate_every == 0  # so that every checkpoint has a score
+
+
+def test_batch_norm_covers_the_global_batch():
+    """Logits and running statistics on two devices are those on one."""
+    network = make_classifier("mlp", (4, 4, 1), 3, axis_name="batch", hidden=(8,), batch_norm=True)
+    x = RNG.normal(size=(8, 4, 4, 1)).astype(np.float32)
+    variables = network.init(jax.random.key(0), x)
+
+    def apply(x):
+        return network.apply(variables, x, train=True, mutable=["batch_stats"])
+
+    run = jax.pmap(apply, axis_name="batch", out_axes=(0, None))
+    one, one_state = jax.pmap(apply, "batch", out_axes=(0, None), devices=jax.devices()[:1])(x[None])
+    two, two_state = run(x.reshape(2, 4, 4, 4, 1))
+    np.testing.assert_allclose(two.reshape(8, 3), one[0], atol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), one_state, two_state)
+
+
+def test_two_devices_give_the_update_of_one(tmp_path):
+    """Through augmentation, dropout and batch norm, whose gradients cross the devices."""
+    run = open_tiny(tmp_path, "alexnet_cifar10:modern")
+    optimizers, decays = {"classifier": optax.sgd(0.1)}, {"classifier": None}
+    state = create(jax.device_get(run.task.init(jax.random.key(0))), optimizers, decays)
+    call = make_train_call(make_train_step(run.task.phases(), optimizers, decays, seed=3))
+    data = {name: np.asarray(x[:64]) for name, x in run.split("train").items()}
+    index = np.arange(16, dtype=np.int32).reshape(2, 1, 8)
+    (one, metrics_one), (two, metrics_two) = (map_over(n, call)(state, data, index) for n in (1, 2))
+    np.testing.assert_allclose(metrics_one["loss"], metrics_two["loss"], rtol=1e-4)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5)
+    jax.tree.map(close, (one.params, one.model_state), (two.params, two.model_state))
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), one.params, state.params)
+    assert min(jax.tree.leaves(moved)) > 1e-4
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_max_pool_equals_a_window_reduction(size):
+    x = RNG.normal(size=(2, 7, 6, 3)).astype(np.float32)
+
+    def reference(x):
+        return nn.max_pool(x, (size, size), (size, size))
+
+    np.testing.assert_array_equal(max_pool(x, size), reference(x))
+    ours, theirs = (
+        jax.grad(lambda x, f=f: jnp.sum(jnp.sin(f(x))))(x) for f in (lambda x: max_pool(x, size), reference)
+    )
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_speednet_starts_from_an_orthonormal_transform():
+    network = make_classifier("speednet", CIFAR, 10)
+    kernel = network.init(jax.random.key(0), jnp.zeros((1, *CIFAR)))["params"]["stem"]["kernel"].reshape(12, 12)
+    np.testing.assert_allclose(kernel.T @ kernel, np.eye(12), atol=1e-6)
+
+
+def test_lenet_gives_the_features_that_its_logits_are_read_from():
+    network = make_classifier("lenet", (28, 28, 1), 10, features=(4, 4), dense=8)
+    x = RNG.normal(size=(3, 28, 28, 1)).astype(np.float32)
+    variables = network.init(jax.random.key(0), x)
+    features = network.apply(variables, x, return_features=True)
+    head = variables["params"]["head"]
+    np.testing.assert_allclose(features @ head["kernel"] + head["bias"], network.apply(variables, x), atol=1e-5)
+
+
+def test_bfloat16_computes_near_float32():
+    x = RNG.normal(size=(2, *CIFAR)).astype(np.float32)
+    exact, rough = (
+        make_classifier("resnet9", CIFAR, 10, widths=(4, 4, 4, 4), scale=1.0, dtype=d) for d in (None, "bfloat16")
+    )
+    variables = exact.init(jax.random.key(0), x)
+    a, b = exact.apply(variables, x), rough.apply(variables, x)
+    assert b.dtype == jnp.float32 and not np.array_equal(a, b)
+    np.testing.assert_allclose(a, b, atol=0.1 * np.abs(a).max())
+
+
+def test_flip_mirrors_about_half_and_is_an_involution():
+    once = np.asarray(augment.flip(IMAGES, keys()))
+    flipped = [not np.array_equal(a, b) for a, b in zip(once, IMAGES, strict=True)]
+    assert 3 <= sum(flipped) <= 13
+    np.testing.assert_array_equal(once[flipped], IMAGES[flipped][:, :, ::-1])
+    np.testing.assert_array_equal(augment.flip(once, keys()), IMAGES)
+
+
+def test_crop_equals_cutting_out_of_the_reflected_image():
+    padding = 3
+    cropped = np.asarray(augment.crop(IMAGES, keys(), padding))
+    assert cropped.shape == IMAGES.shape and cropped.dtype == IMAGES.dtype
+    padded = np.pad(IMAGES, ((0, 0), (padding, padding), (padding, padding), (0, 0)), mode="reflect")
+    found = set()
+    for image, source in zip(cropped, padded, strict=True):
+        offsets = [(i, j) for i in range(7) for j in range(7) if np.array_equal(source[i : i + 12, j : j + 10], image)]
+        assert len(offsets) == 1
+        found.update(offsets)
+    assert len(found) > 8
+
+
+def test_crop_reaches_every_shift_up_to_the_padding():
+    ramp = np.broadcast_to(np.arange(12, dtype=np.uint8)[:, None, None], (400, 12, 10, 1))
+    middle = np.asarray(augment.crop(ramp, keys(400), 2))[:, 6, 0, 0]
+    assert set(middle) == {4, 5, 6, 7, 8}
+
+
+def test_cutout_blanks_a_square_with_the_mean():
+    ones = np.concatenate([np.zeros((64, 12, 5, 1), np.float32), np.full((64, 12, 5, 1), 2, np.float32)], axis=2)
+    holes = np.asarray(augment.cutout(ones, keys(64), 4))[..., 0] == 1.0
+    sizes = holes.sum((1, 2))
+    assert sizes.max() == 16 and sizes.min() >= 4  # whole inside, a quarter of it at a corner
+    for hole in holes:
+        rows, columns = np.flatnonzero(hole.any(1)), np.flatnonzero(hole.any(0))
+        assert hole[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+
+
+def test_augmentation_is_a_function_of_key_and_position():
+    settings = {"flip": True, "crop": 2, "cutout": 3}
+
+    def run(images, positions, seed=0):
+        return augment.augment(images, random.example_keys(jax.random.key(seed), positions), settings)
+
+    whole = jax.jit(run)(IMAGES, jnp.arange(16))
+    np.testing.assert_array_equal(whole, run(IMAGES, jnp.arange(16)))
+    halves = jax.pmap(run)(IMAGES.reshape(2, 8, 12, 10, 3), jnp.arange(16).reshape(2, 8))
+    np.testing.assert_array_equal(whole, halves.reshape(IMAGES.shape))
+    assert not np.array_equal(whole, run(IMAGES, jnp.arange(16), seed=1))
+    assert not np.array_equal(whole, run(IMAGES, jnp.arange(16) + 16))
+
+
+def test_cross_entropy_with_smoothing_equals_numpy():
+    logits, labels = RNG.normal(size=(6, 4)).astype(np.float32), np.array([0, 1, 2, 3, 0, 1])
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    for smoothing in (0.0, 0.2):
+        target = np.eye(4)[labels] * (1 - smoothing) + smoothing / 4
+        loss = jax.jit(cross_entropy, static_argnums=2)(logits, labels, smoothing)
+        np.testing.assert_allclose(loss, -(target * log_p).sum(1), rtol=1e-5)
+
+
+def test_calibration_and_confusion_equal_numpy():
+    n, bins, classes = 500, 15, 3
+    confidence = np.concatenate([RNG.uniform(1 / 3, 1, n - 2), [1.0, 1 / 15]]).astype(np.float32)
+    correct = RNG.uniform(size=n) < confidence**2
+    labels, predicted = RNG.integers(0, classes, (2, n))
+
+    error = 0.0
+    for low, high in itertools.pairwise(np.linspace(0, 1, bins + 1)):
+        inside = (confidence > np.float32(low)) & (confidence <= np.float32(high))
+        if inside.any():
+            error += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
+    shares = np.mean(metrics.calibration(confidence, correct, bins), axis=0)
+    assert metrics.expected_calibration_error(shares) == pytest.approx(error, abs=1e-6) and error > 0.05
+    assert shares[:, 0].sum() == pytest.approx(1)
+
+    matrix = np.sum(metrics.confusion(labels, predicted, classes), axis=0)
+    for row in range(classes):
+        for column in range(classes):
+            assert matrix[row, column] == np.sum((labels == row) & (predicted == column))
+
+
+def test_weight_decay_shrinks_kernels_alone():
+    params = {"classifier": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
+    for name in ("sgd", "adamw"):
+        config = shrunk("fnn_mnist", optim__name=name, optim__weight_decay=0.1)
+        optimizer = make_optimizers(config, params)["classifier"]
+        tree = params["classifier"]
+        updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, tree), optimizer.init(tree), tree)
+        assert np.all(updates["kernel"] < 0) and np.all(updates["bias"] == 0)
+    with pytest.raises(UserError, match=r"optim.name=adam ignores optim.weight_decay: use adamw or sgd"):
+        make_optimizers(shrunk("fnn_mnist", optim__weight_decay=0.1), params)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("classifier")
+    changes = dict(steps=300, log_every=100, evaluate_every=300, checkpoint_every=300, steps_per_call=100)
+    changes.update(model__hidden=(32,), batch_size=20, optim__learning_rate=1e-2, optim__decay_steps=1000)
+    train_tiny(path, "fnn_mnist", **changes)
+    return Workdir(path)
+
+
+def test_evaluation_counts_every_example_once(trained):
+    """297 images in batches of 8, on two devices: the last one is padded, and what is padded never counts."""
+    run = open_trained("fnn_mnist", {"evaluation.n": None}, trained)
+    assert evaluate.evaluate(run, "newest") == 0
+    results = json.loads((trained.path / "evaluation.json").read_text())["results"]
+    assert {result["n"] for result in results.values()} == {297}
+
+    data = run.split("test")
+    variables = run.restore("newest").variables
+    logits = np.asarray(run.task.logits(variables, data["image"]), np.float64)
+    predicted, labels = logits.argmax(1), data["label"]
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    assert (
+        results["accuracy"]["value"] == pytest.approx(np.mean(predicted == labels))
+        and np.mean(predicted == labels) > 0.5
+    )
+    assert results["loss"]["value"] == pytest.approx(-log_p[np.arange(297), labels].mean(), rel=1e-4)
+    counts = np.zeros((10, 10))
+    np.add.at(counts, (labels, predicted), 1)
+    np.testing.assert_allclose(297 * np.array(results["confusion"]["value"]), counts, atol=1e-9)
+    for digit in range(10):
+        accuracy = counts[digit, digit] / counts[digit].sum()
+        assert results[f"accuracy/{digit}"]["value"] == pytest.approx(accuracy)
+    assert 0 < results["expected_calibration_error"]["value"] < 1
+
+
+def test_classes_that_do_not_occur_have_no_accuracy(trained):
+    run = open_trained("fnn_mnist", {"evaluation.n": 5}, trained)
+    evaluate.evaluate(run, "newest")
+    results = json.loads((trained.path / "evaluation.json").read_text())["results"]
+    present = {f"accuracy/{label}" for label in run.split("test")["label"][:5]}
+    assert {name for name in results if name.startswith("accuracy/")} == present
+
+
+def test_flip_at_test_makes_mirror_images_equal():
+    config = shrunk("cnn_cifar10", classifier__flip_at_test=True)
+    task = make_task(config, DataSpec((28, 28, 1), tuple("0123456789")))
+    variables = Variables({"classifier": task.init(jax.random.key(0))["classifier"]["params"]}, {"classifier": {}})
+    image = RNG.integers(0, 256, (4, 28, 28, 1), dtype=np.uint8)
+    np.testing.assert_allclose(task.logits(variables, image), task.logits(variables, image[:, :, ::-1]), atol=1e-6)
+
+
+DIGITS = DataSpec((28, 28, 1), tuple("0123456789"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "spec", "message"),
+    [
+        ({}, DIGITS._replace(label_names=()), r"needs labels of two or more classes, and data set 'digits' has 0"),
+        (dict(classifier__classes=7), DIGITS, r"classifier.classes=7, but data set 'digits' has 10 classes"),
+        (dict(classifier__label_smoothing=1.0), DIGITS, r"label_smoothing=1.0 is not in \[0, 1\)"),
+        (
+            dict(classifier__mean=(0.1, 0.2)),
+            DIGITS,
+            r"classifier.mean=\(0.1, 0.2\) has 2 values for images of 1",
+        ),
+        (dict(augment__crop=28), DIGITS, r"augment.crop=28 is not between 0 and 27"),
+        (dict(augment__cutout=-1), DIGITS, r"augment.cutout=-1 is not between 0 and the image's 28"),
+        (dict(model__name="alexnte"), DIGITS, r"is not one of .* \(did you mean 'alexnet'\?\)"),
+        (dict(model__hiden=(3,)), DIGITS, r"model mlp has no key model.hiden \(did you mean 'hidden'\?\)"),
+        (dict(model__dtype="bfloat17"), DIGITS, r"model.dtype='bfloat17' is not a floating type"),
+        (dict(model__dtype="int32"), DIGITS, r"model.dtype='int32' is not a floating type"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_told(changes, spec, message):
+    with pytest.raises(UserError, match=message):
+        make_task(shrunk("fnn_mnist", **changes), spec)
+
+
+@pytest.mark.parametrize(
+    ("name", "side"), [("cnn", 18), ("lenet", 4), ("speednet", 9), ("alexnet", 15), ("resnet9", 8), ("resnet", 1)]
+)
+def test_images_too_small_are_told_and_the_smallest_are_not(name, side):
+    assert shapes_of(make_classifier(name, (side, side, 1), 10), (side, side, 1))
+    if side > 1:
+        with pytest.raises(UserError, match=f"takes images of {side}x{side} pixels or more, not {side - 1}x40"):
+            make_classifier(name, (side - 1, 40, 1), 10)
+
+
+def test_labels_missing_or_outside_the_range_are_told(tmp_path):
+    task = open_tiny(tmp_path, "fnn_mnist").task
+    for labels in ([0, 1, 10], [0, 1, -1]):
+        with pytest.raises(UserError, match=rf"label {labels[-1]} of example 2 in split 'test' is not one of the 10"):
+            task.check_data("test", {"image": IMAGES, "label": np.array(labels)})
+    with pytest.raises(UserError, match="split 'test' has no labels"):
+        task.check_data("test", {"image": IMAGES})
+
+
+def test_a_split_without_examples_is_told(tmp_path):
+    with pytest.raises(UserError, match=r"evaluation.n=0 must be at least 1"):
+        train_tiny(tmp_path, "fnn_mnist", evaluation__n=0)
+
+
+def test_unknown_variant_in_one_line():
+    result = gm_jax("--config=configs/fnn_mnist.py:modren")
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert "the config has no variant ':modren' (did you mean 'modern'?)" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["digits", "shapes"])
+def test_lenet_takes_the_embedded_sets(name, tmp_path):
+    run = open_tiny(tmp_path, "lenet_mnist", dataset__name=name)
+    assert run.task.classes == (10 if name == "digits" else 3)
+    run.split("train")
