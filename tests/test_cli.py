@@ -29,7 +29,7 @@ DIGITS = ["--config.dataset.name=digits"]
         ([DDPM, *DIGITS, "--config.steps_per_call=7"], "is not divisible by steps_per_call=7"),
         ([DDPM, *DIGITS, "--config.diffusion.schedule=cosin"], "(did you mean 'cosine'?)"),
         ([DDPM, *DIGITS, "--config.sampling.sampler=dimm"], "(did you mean 'ddim'?)"),
-        ([DDPM, *DIGITS, "--config.model.multipliers=(1,1,1,1,1)"], "divide by 32"),
+        ([DDPM, *DIGITS, "--config.model.multipliers=(1,1,1,1,1)"], "divide by 64"),
         ([DDPM, *DIGITS, "--config.optim.name=adm"], "(did you mean 'adam'?)"),
         ([DDPM, "--mode=sample"], "there is no run in"),
     ],

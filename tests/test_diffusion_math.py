@@ -255,6 +255,25 @@ def test_a_perfect_output_of_any_objective_gives_back_image_and_noise(schedule, 
     np.testing.assert_allclose(losses.to_epsilon(objective, schedule, x_t, t, output), epsilon, atol=3e-4)
 
 
+@every_schedule
+@pytest.mark.parametrize("quantity", losses.OBJECTIVES)
+def test_errors_of_noise_velocity_and_image_differ_by_a_weight(schedule, quantity):
+    """An arbitrary wrong prediction of x_0, told in each quantity, has the error of x_0 times the weight."""
+    x0, epsilon, wrong = np.random.default_rng(5).standard_normal((3, 4, 3, 3, 1)).astype(np.float32)
+    t = np.array([1, schedule.T // 3, schedule.T // 2, schedule.T - 1])
+    signal, noise = (np.asarray(v, np.float64)[t][:, None, None, None] for v in (schedule.signal, schedule.noise))
+    x_t = signal * x0 + noise * epsilon
+    told = {
+        "image": (x0, wrong),
+        "noise": (epsilon, (x_t - signal * wrong) / noise),
+        "velocity": tuple((signal * x_t - (signal**2 + noise**2) * x) / noise for x in (x0, wrong)),
+    }
+    right, guess = told[quantity]
+    expected = np.mean((right - guess) ** 2, (1, 2, 3)) / np.mean((x0 - wrong) ** 2, (1, 2, 3))
+    np.testing.assert_allclose(losses.error_weight(quantity, schedule, t), expected, rtol=2e-3)
+    np.testing.assert_allclose(losses.target(quantity, schedule, x0, t, epsilon), right, atol=2e-3)
+
+
 def test_velocity_is_that_of_salimans_and_ho():
     schedule, (x0, epsilon) = schedules.cosine(1000), arrays(2, 3, count=2)
     bar = np.asarray(schedule.signal[300], np.float64) ** 2

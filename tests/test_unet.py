@@ -57,30 +57,32 @@ def trained(net: UNet, x: jax.Array, t: jax.Array) -> dict:
 
 def test_examples_do_not_see_each_other_and_time_matters():
     net = UNet(8, (1, 2), blocks=1, attention=(7,), space_to_depth=2)
-    x, t = normal(3, 28, 28, 1), jnp.array([1, 500, 1000])
-    variables = trained(net, x, t)
-    whole = net.apply(variables, x, t)
-    np.testing.assert_allclose(whole[1:2], net.apply(variables, x[1:2], t[1:2]), atol=1e-4)
-    np.testing.assert_allclose(whole, net.apply(variables, x, t.astype(jnp.float32)), atol=1e-5)
-    assert float(jnp.abs(whole[0] - net.apply(variables, x[:1], t[1:2])[0]).max()) > 1e-2
+    x, t = normal(3, 28, 28, 1), jnp.array([1.0, 500.0, 1000.0])
+    variables, apply = trained(net, x, t), jax.jit(net.apply)
+    whole = apply(variables, x, t)
+    np.testing.assert_allclose(apply(variables, x[::-1], t[::-1])[::-1], whole, atol=1e-4)
+    assert float(jnp.abs(whole - apply(variables, x, t[::-1])).max(axis=(1, 2, 3))[0]) > 1e-2
 
 
 def test_dropout_acts_in_training_only():
     net = UNet(8, (1,), blocks=1, attention=(), dropout=0.5, space_to_depth=4)
     x, t = normal(2, 28, 28, 1), jnp.array([1, 2])
     variables = trained(net, x, t)
-    runs = [net.apply(variables, x, t, example_keys(jax.random.key(seed), jnp.arange(2))) for seed in (0, 1)]
-    assert float(jnp.abs(runs[0] - runs[1]).max()) > 1e-3
-    np.testing.assert_array_equal(net.apply(variables, x, t), net.apply(variables, x, t))
+    train = jax.jit(lambda keys: net.apply(variables, x, t, keys))
+    runs = [train(example_keys(jax.random.key(seed), jnp.arange(2))) for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(runs[0], runs[1])
+    assert float(jnp.abs(runs[0] - runs[2]).max()) > 1e-3
+    assert float(jnp.abs(runs[0] - jax.jit(net.apply)(variables, x, t)).max()) > 1e-3
 
 
 def test_half_precision_keeps_parameters_and_output_single():
-    net = UNet(8, (1, 2), blocks=1, attention=(7,), space_to_depth=2, dtype=jnp.bfloat16)
+    fields = {"width": 8, "multipliers": (1,), "blocks": 1, "attention": (), "space_to_depth": 4}
+    net = UNet(**fields, dtype=jnp.bfloat16)
     x, t = normal(2, 28, 28, 1), jnp.array([1, 2])
     variables = trained(net, x, t)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    out = net.apply(variables, x, t)
-    single = UNet(8, (1, 2), blocks=1, attention=(7,), space_to_depth=2).apply(variables, x, t)
+    out = jax.jit(net.apply)(variables, x, t)
+    single = jax.jit(UNet(**fields).apply)(variables, x, t)
     assert out.dtype == jnp.float32
     assert float(jnp.abs(out - single).mean()) < 0.05 * float(jnp.abs(single).mean())
 
@@ -105,7 +107,7 @@ def test_space_to_depth_keeps_pixels_in_order_and_comes_back():
     np.testing.assert_array_equal(enlarge(x), np.repeat(np.repeat(x, 2, 1), 2, 2))
 
 
-@pytest.mark.parametrize(("channels", "groups"), [(128, 32), (64, 16), (96, 8), (8, 2), (3, 1)])
+@pytest.mark.parametrize(("channels", "groups"), [(128, 32), (96, 8), (3, 1)])
 def test_group_norm_and_its_gradient_are_those_of_flax(channels, groups):
     x = 3 * normal(2, 5, 4, channels) + 1
     ours, theirs = GroupNorm(), nn.GroupNorm(groups, epsilon=1e-5)
@@ -115,12 +117,10 @@ def test_group_norm_and_its_gradient_are_those_of_flax(channels, groups):
     def value(net, params, x):
         return jnp.sum(net.apply(params, x) * weight)
 
-    np.testing.assert_allclose(jax.jit(ours.apply)(params, x), theirs.apply(params, x), atol=2e-5)
-    for got, expected in zip(
-        jax.tree.leaves(jax.grad(value, (1, 2))(ours, params, x)),
-        jax.tree.leaves(jax.grad(value, (1, 2))(theirs, params, x)),
-        strict=True,
-    ):
+    np.testing.assert_allclose(jax.jit(ours.apply)(params, x), jax.jit(theirs.apply)(params, x), atol=2e-5)
+    gradient = jax.jit(jax.grad(value, (1, 2)), static_argnums=0)
+    pairs = zip(jax.tree.leaves(gradient(ours, params, x)), jax.tree.leaves(gradient(theirs, params, x)), strict=True)
+    for got, expected in pairs:
         np.testing.assert_allclose(got, expected, rtol=1e-3, atol=2e-4)
 
 

@@ -37,6 +37,8 @@ BY_TASK = {
         "model.width": 8,
         "model.multipliers": (1, 2),
         "model.blocks": 1,
+        "model.dense": 16,
+        "model.space_to_depth": 2,
         "diffusion.timesteps": 20,
         "sampling.steps": 5,
     },

@@ -64,6 +64,21 @@ def to_epsilon(objective: str, schedule: Schedule, x_t: jax.Array, t: jax.Array,
     return (noise * x_t + signal * output) / (signal**2 + noise**2)
 
 
+def error_weight(quantity: str, schedule: Schedule, t: jax.Array) -> jax.Array:
+    """Return how many times the squared error of x_0 that of a quantity is, at steps t [B] >= 1: [B].
+
+    All three describe one prediction, so their errors differ by a factor of the step alone: SNR_t for the noise,
+    (signal_t^2 + noise_t^2)^2 / noise_t^2 for the velocity.
+    """
+    check_objective(quantity)
+    if quantity == "image":
+        return jnp.ones(t.shape)
+    if quantity == "noise":
+        return snr(schedule, t)
+    signal, noise = schedule.signal[t], schedule.noise[t]
+    return ((signal**2 + noise**2) / noise) ** 2
+
+
 def prior_bits(schedule: Schedule, x0: jax.Array) -> jax.Array:
     """Return L_T, KL(q(x_T | x_0) || p(x_T)) in bits per dimension [B] (DDPM eq. 5); it holds no parameter."""
     mean = schedule.signal[-1] * x0 / schedule.prior_scale

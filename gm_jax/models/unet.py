@@ -1,6 +1,7 @@
 """The U-Net of DDPM (Ho et al. 2020, appendix B), with an optional space-to-depth door for small machines."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -56,6 +57,34 @@ class ResidualBlock(nn.Module):
         return x + h
 
 
+class DenseMiddle(nn.Module):
+    """Residual fully-connected blocks over the whole coarse grid, each position with weights of its own.
+
+    On small, centred images this learns global shape for far fewer operations than convolutions do: a weight costs one
+    multiplication an image, not one for every position.
+    """
+
+    width: int
+    blocks: int = 2
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, time: jax.Array) -> jax.Array:
+        batch, channels = x.shape[0], x.shape[-1]
+        dense = partial(nn.Dense, dtype=self.dtype)
+        h = dense(max(channels // 2, 1), name="narrow")(nn.silu(GroupNorm(dtype=self.dtype, name="norm")(x)))
+        narrow = h.shape
+        h = h.reshape(batch, -1)
+        inputs = h.shape[-1]
+        h = dense(self.width, name="enter")(h) + dense(self.width, name="time")(time)
+        for i in range(self.blocks):
+            r = dense(self.width, name=f"in{i}")(nn.LayerNorm(dtype=self.dtype, name=f"norm{i}")(h))
+            r = nn.silu(r + dense(self.width, name=f"time{i}")(time))
+            h = h + dense(self.width, kernel_init=nn.initializers.zeros, name=f"out{i}")(r)
+        h = dense(inputs, name="leave")(nn.silu(nn.LayerNorm(dtype=self.dtype, name="last_norm")(h)))
+        return x + dense(channels, kernel_init=nn.initializers.zeros, name="widen")(h.reshape(narrow))
+
+
 class UNet(nn.Module):
     """Predict from a noisy image and its time step an image of the same shape (the noise, the velocity, ...).
 
@@ -68,19 +97,27 @@ class UNet(nn.Module):
     attention: Sequence[int] = (16,)  # grid sizes at which every residual block is followed by self-attention
     heads: int = 1
     dropout: float = 0.0
+    dense: int = 0  # width of fully-connected blocks that take the middle's place; 0: residual blocks, as in the paper
     space_to_depth: int = 1  # pixels per side that are folded into channels before the first convolution
+    classes: int = 0  # if not 0, the network also sees a label in 0 ... classes, where `classes` means "any"
     dtype: jnp.dtype | None = None  # of the computation; parameters are float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, t: jax.Array, keys: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, t: jax.Array, keys: jax.Array | None = None, label: jax.Array | None = None
+    ) -> jax.Array:
         """Map x [B, H, W, C] in about [-1, 1] and steps t [B] (int or float) to [B, H, W, C] float32.
 
-        Dropout acts if it is given one key per example, keys [B].
+        Dropout acts if it is given one key per example, keys [B]. `label` int32 [B] goes with `classes`.
         """
         self.check(x.shape)
         time = sinusoidal(t, self.width)
         time = nn.silu(nn.Dense(4 * self.width, dtype=self.dtype, name="time1")(time))
-        time = nn.silu(nn.Dense(4 * self.width, dtype=self.dtype, name="time2")(time))
+        time = nn.Dense(4 * self.width, dtype=self.dtype, name="time2")(time)
+        if self.classes:
+            label = jnp.full(len(x), self.classes) if label is None else label
+            time = time + nn.Embed(self.classes + 1, 4 * self.width, dtype=self.dtype, name="label")(label)
+        time = nn.silu(time)
 
         h = space_to_depth(x, self.space_to_depth)
         channels = h.shape[-1]
@@ -94,8 +131,12 @@ class UNet(nn.Module):
                 h = Conv(h.shape[-1], (3, 3), strides=(2, 2), dtype=self.dtype, name=f"shrink{level}")(h)
                 skips.append(h)
 
-        h = self.block("middle_0", self.multipliers[-1], h, time, keys, attend=True)
-        h = self.block("middle_1", self.multipliers[-1], h, time, keys, attend=False)
+        if self.dense:
+            h = SelfAttention(self.heads, self.dtype, name="middle_attention")(h)
+            h = DenseMiddle(self.dense, dtype=self.dtype, name="middle_dense")(h, time)
+        else:
+            h = self.block("middle_0", self.multipliers[-1], h, time, keys, attend=True)
+            h = self.block("middle_1", self.multipliers[-1], h, time, keys, attend=False)
 
         for level, multiplier in reversed(list(enumerate(self.multipliers))):
             for block in range(self.blocks + 1):

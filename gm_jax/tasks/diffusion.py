@@ -30,12 +30,16 @@ class Diffusion(Task):
 
     def __init__(self, config: ConfigDict, spec: DataSpec):
         super().__init__(config, spec)
-        self.network = UNet(**config.model)
+        self.classes = len(spec.label_names) if config.diffusion.conditional else 0
+        self.network = UNet(classes=self.classes, **config.model)
         self.network.check((1, *spec.image_shape))
         self.schedule = make_schedule(config.diffusion.schedule, config.diffusion.timesteps)
-        self.objective = config.diffusion.objective
+        self.prediction, self.objective = config.diffusion.prediction, config.diffusion.objective
+        losses.check_objective(self.prediction)
         losses.check_objective(self.objective)
         self.sampling_steps, self.eta = sampling_plan(config.sampling, self.schedule.T)
+        if config.sampling.label is not None and not 0 <= config.sampling.label < self.classes:
+            raise UserError(f"sampling.label={config.sampling.label} is not one of the {self.classes} classes")
 
     def init(self, key):
         x = jnp.zeros((1, *self.spec.image_shape))
@@ -45,29 +49,47 @@ class Diffusion(Task):
         return [Phase("denoiser", self.loss)]
 
     def loss(self, params, model_state, batch, key):
-        """Mean over t and noise of ||epsilon - epsilon_theta(x_t, t)||^2 (eq. (4) of the report, DDPM eq. 14)."""
-        step_key, noise_key, dropout_key = jax.random.split(key, 3)
+        """Mean over t and noise of the squared error of the objective.
+
+        With objective "noise" it is eq. (4) of the report, ||epsilon - epsilon_theta(x_t, t)||^2 (DDPM eq. 14). Some
+        labels are hidden, so that one network learns both p(x | label) and p(x) (Ho & Salimans 2022).
+        """
+        step_key, noise_key, dropout_key, label_key = jax.random.split(key, 4)
         position = batch["position"]
         u = random.stratified(step_key, position, self.config.batch_size)
         t = 1 + jnp.floor(u * self.schedule.T).astype(jnp.int32)
         noise_keys = random.example_keys(noise_key, position)
         dropout_keys = random.example_keys(dropout_key, position)
-        error, _ = self.predict(params, images.to_model(batch["image"]), t, noise_keys, dropout_keys)
+        label = None
+        if self.classes:
+            hidden = random.uniform(random.example_keys(label_key, position)) < self.config.diffusion.label_dropout
+            label = jnp.where(hidden, self.classes, batch["label"])
+        error, _ = self.predict(params, images.to_model(batch["image"]), t, noise_keys, label, dropout_keys)
         return jnp.mean(error), ({"loss": jnp.mean(error)}, model_state)
 
-    def predict(self, params, x0, t, noise_keys, dropout_keys=None):
-        """Noise x0 up to steps t [B]; return the loss per example [B] and the prediction of x0."""
+    def predict(self, params, x0, t, noise_keys, label=None, dropout_keys=None):
+        """Noise x0 up to steps t [B]; return the loss per example [B] and the prediction of x0.
+
+        What the network predicts and what its error is measured in (the objective) may differ: the first decides what
+        is easy for it, the second how much each step counts.
+        """
         epsilon = random.normal(noise_keys, x0.shape[1:])
         x_t = diffuse(self.schedule, x0, t, epsilon)
-        output = self.network.apply({"params": params["denoiser"]}, x_t, t, dropout_keys)
-        target = losses.target(self.objective, self.schedule, x0, t, epsilon)
-        return losses.squared_error(target, output), losses.to_x0(self.objective, self.schedule, x_t, t, output)
+        output = self.network.apply({"params": params["denoiser"]}, x_t, t, dropout_keys, label)
+        error = losses.squared_error(losses.target(self.prediction, self.schedule, x0, t, epsilon), output)
+        weights = [losses.error_weight(name, self.schedule, t) for name in (self.objective, self.prediction)]
+        return error * weights[0] / weights[1], losses.to_x0(self.prediction, self.schedule, x_t, t, output)
 
     def validate(self, variables, batch, key):
         keys = random.example_keys(key, batch["position"])
         # Multiples of the golden ratio spread the steps of any number of examples evenly.
         t = 1 + jnp.floor(self.schedule.T * (batch["position"] * GOLDEN_RATIO % 1.0)).astype(jnp.int32)
-        return {"loss": self.predict(variables.params, images.to_model(batch["image"]), t, keys)[0]}
+        x0, label = images.to_model(batch["image"]), self.label_of(batch)
+        return {"loss": self.predict(variables.params, x0, t, keys, label)[0]}
+
+    def label_of(self, batch):
+        """Return the labels of a batch, None if the network does not see them."""
+        return batch["label"] if self.classes else None
 
     def evaluate(self, variables, batch, key):
         """Return the loss by bins of t and the variational bound in bits per dimension (DDPM eq. 5).
@@ -76,19 +98,19 @@ class Diffusion(Task):
         are computed for every example.
         """
         keys = random.example_keys(key, batch["position"])
-        x0 = images.to_model(batch["image"])
+        x0, label = images.to_model(batch["image"]), self.label_of(batch)
         edges = np.round(np.linspace(1, self.schedule.T, TIMESTEP_BINS + 1)).astype(np.int32)
 
         def one_bin(_, limits):
             low, high = limits  # the steps low + 1 ... high
             bin_keys = random.fold_in(keys, high)
             t = low + 1 + jnp.floor(random.uniform(random.fold_in(bin_keys, 0)) * (high - low)).astype(jnp.int32)
-            error, x0_hat = self.predict(variables.params, x0, t, random.fold_in(bin_keys, 1))
+            error, x0_hat = self.predict(variables.params, x0, t, random.fold_in(bin_keys, 1), label)
             return None, (error, (high - low) * self.bits(x0, x0_hat, t))
 
         _, (errors, chain) = jax.lax.scan(one_bin, None, (jnp.asarray(edges[:-1]), jnp.asarray(edges[1:])))
         first = jnp.ones(len(x0), jnp.int32)
-        _, x0_hat = self.predict(variables.params, x0, first, random.fold_in(keys, 1))
+        _, x0_hat = self.predict(variables.params, x0, first, random.fold_in(keys, 1), label)
         parts = {
             "bits_prior": losses.prior_bits(self.schedule, x0),
             "bits_chain": jnp.sum(chain, 0),
@@ -101,6 +123,23 @@ class Diffusion(Task):
         """Return the bound's term of step t for the clipped prediction, as the sampler clips it."""
         return losses.step_bits(self.schedule, x0, jnp.clip(x0_hat, -1.0, 1.0), t)
 
+    def denoise(self, params, label, x_t, t):
+        """Return the prediction of x0, with classifier-free guidance (Ho & Salimans 2022, eq. 6) if there are labels.
+
+        x0 = x0(any) + guidance (x0(label) - x0(any)): 1 is the plain conditional model, 0 the unconditional one.
+        """
+
+        def predict_x0(x_t, t, label):
+            output = self.network.apply({"params": params["denoiser"]}, x_t, t, None, label)
+            return losses.to_x0(self.prediction, self.schedule, x_t, t, output)
+
+        guidance = self.config.sampling.guidance
+        if not self.classes or guidance == 1.0:
+            return predict_x0(x_t, t, label)
+        both = jnp.concatenate([label, jnp.full_like(label, self.classes)])
+        given, free = jnp.split(predict_x0(jnp.tile(x_t, (2, 1, 1, 1)), jnp.tile(t, 2), both), 2)
+        return free + guidance * (given - free)
+
     @functools.lru_cache(maxsize=8)  # noqa: B019  (a task lives as long as the process)
     def sampler(self, chunk: int, keep: int):
         """Return the reverse process for `chunk` images at once, mapped over the devices."""
@@ -111,10 +150,7 @@ class Diffusion(Task):
             keys = random.example_keys(key, batch["position"])
             x_T = samplers.prior(self.schedule, random.fold_in(keys, 0), self.spec.image_shape)
 
-            def denoise(x_t, t):
-                output = self.network.apply({"params": variables.params["denoiser"]}, x_t, t)
-                return losses.to_x0(self.objective, self.schedule, x_t, t, output)
-
+            denoise = functools.partial(self.denoise, variables.params, self.label_of(batch))
             result = samplers.sample(denoise, self.schedule, random.fold_in(keys, 1), x_T, steps, self.eta, keep=keep)
             chain = jnp.concatenate([result.x_t, result.x[None]])
             return {"images": images.to_uint8(result.x), "chain": images.to_uint8(jnp.moveaxis(chain, 0, 1))}
@@ -122,12 +158,17 @@ class Diffusion(Task):
         return parallel.map_examples(generate, chunk)
 
     def draw(self, trained: Trained, n: int, seed: int, keep: int = 0) -> dict[str, np.ndarray]:
-        """Return "images" [n, H, W, C] and their "chain" [n, keep + 1, H, W, C], uint8."""
-        run = self.sampler(min(n, trained.chunk), keep)
-        return run((trained.variables, jax.random.key(seed)), {"position": np.arange(n)})
+        """Return "images" [n, H, W, C], their "chain" [n, keep + 1, H, W, C], uint8, and "labels" if conditional."""
+        batch = {"position": np.arange(n, dtype=np.int32)}
+        if self.classes:
+            asked = self.config.sampling.label
+            batch["label"] = batch["position"] % self.classes if asked is None else np.full(n, asked, np.int32)
+        drawn = self.sampler(min(n, trained.chunk), keep)((trained.variables, jax.random.key(seed)), batch)
+        return {**drawn, "labels": batch["label"]} if self.classes else drawn
 
     def sample(self, trained, n, seed):
-        return {"images": self.draw(trained, n, seed)["images"]}
+        drawn = self.draw(trained, n, seed)
+        return {name: values for name, values in drawn.items() if name != "chain"}
 
     def figures(self):
         return {
@@ -142,6 +183,7 @@ class Diffusion(Task):
         sampling = self.config.sampling
         grid = self.sample(trained, sampling.n, sampling.seed)["images"]
         how = f"{sampling.sampler}, {self.sampling_steps} steps, seed {sampling.seed}"
+        how += f", labels 0, 1, 2, ... with guidance {sampling.guidance}" if self.classes else ""
         save_grid(trained.workdir.figures / "samples.png", grid, 8, f"{trained.caption} · {how}")
 
     def draw_reverse_chain(self, trained: Trained) -> None:
