@@ -54,5 +54,5 @@ def test_loss_is_equation_4():
 
 def test_data_without_labels_make_an_unconditional_model_and_a_label_a_mistake():
     assert make_task(shrunk("ddpm_mnist"), DataSpec((28, 28, 1))).classes == 0
-    with pytest.raises(UserError, match="sampling.label=3 is not one of the 0 classes"):
+    with pytest.raises(UserError, match=r"sampling.label=3 is not one of the 0 classes"):
         make_task(shrunk("ddpm_mnist", sampling__label=3), DataSpec((28, 28, 1)))
