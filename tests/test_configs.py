@@ -10,7 +10,7 @@ from gm_jax import evaluate, sample
 from gm_jax.errors import UserError
 from gm_jax.run import open_trained, open_training
 from gm_jax.workdir import Workdir, read_metrics
-from tests.tiny import EXPERIMENTS, open_tiny, shrunk, train_tiny
+from tests.tiny import CONFIGS, EXPERIMENTS, open_tiny, shrunk, train_tiny
 
 
 @pytest.fixture(scope="module", params=EXPERIMENTS)
@@ -58,9 +58,9 @@ def test_overrides_that_make_another_model_are_refused(trained):
         open_trained(name, {"seed": 77}, workdir)
 
 
-def test_three_and_three_steps_equal_six(trained, tmp_path):
+@pytest.mark.parametrize("name", sorted(CONFIGS))
+def test_three_and_three_steps_equal_six(name, tmp_path):
     """Stop and restore within one process; the subprocess test kills a DDPM in earnest."""
-    name, _, _ = trained
     changes = dict(evaluate_every=3, checkpoint_every=3, log_every=2)
     train_tiny(tmp_path / "halves", name, steps=3, **changes)
     halves = train_tiny(tmp_path / "halves", name, steps=6, **changes)

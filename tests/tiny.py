@@ -35,10 +35,11 @@ BY_TASK = {
     "diffusion": {
         "dataset.name": "digits",
         "model.width": 8,
-        "model.multipliers": (1, 2),
+        "model.multipliers": (1,),
         "model.blocks": 1,
+        "model.attention": (),
         "model.dense": 16,
-        "model.space_to_depth": 2,
+        "model.space_to_depth": 4,
         "diffusion.timesteps": 20,
         "sampling.steps": 5,
     },
