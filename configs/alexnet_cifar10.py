@@ -1,7 +1,7 @@
 """W4: AlexNet on CIFAR-10.
 
-python -m gm_jax.main --config=configs/alexnet_cifar10.py          # 82.24 % in the report; 2.5 hours on two cores
-python -m gm_jax.main --config=configs/alexnet_cifar10.py:modern   # 90 % or better; two hours on two CPU cores
+python -m gm_jax.main --config=configs/alexnet_cifar10.py          # 82.24 % in the report; about 2.5 hours on two cores
+python -m gm_jax.main --config=configs/alexnet_cifar10.py:modern   # aim: 90 %; about two hours on two CPU cores
 
 Five convolutions, one dense layer, 100 epochs and batches of 50 are the report's (000, section 6.5); the channels, the
 dropout, SGD with momentum and weight decay, flips and shifts are those of Krizhevsky et al. (2012, 2014). `modern`

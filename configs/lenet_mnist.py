@@ -1,6 +1,6 @@
 """LeNet on MNIST, 99.2 % or better: the extractor of features by which small images are scored.
 
-python -m gm_jax.main --config=configs/lenet_mnist.py        # eight minutes on two CPU cores
+python -m gm_jax.main --config=configs/lenet_mnist.py        # about eight minutes on two CPU cores
   ... --config.dataset.name=digits    # the embedded digits
   ... --config.dataset.name=shapes    # the label is the shape
 """

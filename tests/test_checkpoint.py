@@ -83,6 +83,16 @@ def test_damaged_newest_falls_back(two_checkpoints, tmp_path, how, caplog):
     assert fell_back >= 3  # the meta file, the manifest, the arrays
 
 
+def test_sound_files_with_other_values_are_damaged_too(two_checkpoints, tmp_path):
+    """Orbax notices much of what a disk does to its files; only our checksums notice other arrays of the same shape."""
+    directory = tmp_path / "c"
+    shutil.copytree(two_checkpoints, directory)
+    shutil.rmtree(directory / "2" / "state")
+    shutil.copytree(directory / "1" / "state", directory / "2" / "state")
+    restored, _ = Checkpoints(directory).restore_newest(make_state(0))
+    assert int(restored.step) == 1 and (directory / "2.corrupt").is_dir()
+
+
 def test_all_damaged_is_an_error_and_moves_nothing(two_checkpoints, tmp_path):
     directory = tmp_path / "c"
     shutil.copytree(two_checkpoints, directory)

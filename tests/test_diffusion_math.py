@@ -246,13 +246,12 @@ def test_forward_chain_starts_at_the_data_and_ends_at_the_prior():
 
 @every_schedule
 @pytest.mark.parametrize("objective", losses.OBJECTIVES)
-def test_a_perfect_output_of_any_objective_gives_back_image_and_noise(schedule, objective):
+def test_a_perfect_output_of_any_objective_gives_back_the_image(schedule, objective):
     x0, epsilon = arrays(4, 3, 3, count=2)
     t = jnp.array([1, 3, 7, 9])
     x_t = schedules.diffuse(schedule, x0, t, epsilon)
     output = losses.target(objective, schedule, x0, t, epsilon)
     np.testing.assert_allclose(losses.to_x0(objective, schedule, x_t, t, output), x0, atol=1e-4)
-    np.testing.assert_allclose(losses.to_epsilon(objective, schedule, x_t, t, output), epsilon, atol=3e-4)
 
 
 @every_schedule

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.scipy.special import log_ndtr
 
 from gm_jax.errors import UserError, nearest
-from gm_jax.samplers.schedules import Schedule, at, posterior, predict_epsilon, predict_x0, snr
+from gm_jax.samplers.schedules import Schedule, at, posterior, predict_x0, snr
 
 OBJECTIVES = ("noise", "velocity", "image")
 
@@ -51,17 +51,6 @@ def to_x0(objective: str, schedule: Schedule, x_t: jax.Array, t: jax.Array, outp
         return output
     signal, noise = at(schedule.signal, t, x_t), at(schedule.noise, t, x_t)
     return (signal * x_t - noise * output) / (signal**2 + noise**2)
-
-
-def to_epsilon(objective: str, schedule: Schedule, x_t: jax.Array, t: jax.Array, output: jax.Array) -> jax.Array:
-    """Turn the network's output, a prediction of `target(objective, ...)`, into that of epsilon [B, ...], t >= 1."""
-    check_objective(objective)
-    if objective == "noise":
-        return output
-    if objective == "image":
-        return predict_epsilon(schedule, x_t, t, output)
-    signal, noise = at(schedule.signal, t, x_t), at(schedule.noise, t, x_t)
-    return (noise * x_t + signal * output) / (signal**2 + noise**2)
 
 
 def error_weight(quantity: str, schedule: Schedule, t: jax.Array) -> jax.Array:
