@@ -21,6 +21,7 @@ from absl import app, flags
 from benchmarks import jax_ways, tables
 from benchmarks.peers_flax import stock
 from benchmarks.timing import Timing, Way, matrix_product, ratios, round_robin, time_calls
+from gm_jax import backend
 from gm_jax.run import Run, environment
 
 EXPERIMENTS = (  # every shipped network once
@@ -212,6 +213,7 @@ def compare(experiments: list[str]) -> dict[str, Any]:
 def main(arguments: list[str]) -> None:
     if len(arguments) > 1:
         raise app.UsageError(f"stray argument {arguments[1]!r}")
+    backend.set_xla_flags()
     # JAX would take three quarters of a GPU's memory at once, and PyTorch needs some.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if jax.device_count() > 1:

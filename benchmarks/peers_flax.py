@@ -1,7 +1,7 @@
 """The same networks from Flax's own layers: inside `stock()`, gm_jax's layers hand their work to Flax's.
 
 Names, parameters and initial values stay what they are, so that both compute the same function of the same arrays.
-What has no counterpart in gm_jax.layers (dense layers, batch norm, optimisers) is Flax's and Optax's own anyway; noise
+What has no counterpart in gm_jax.layers (dense layers, optimisers) is Flax's and Optax's own anyway; noise
 is drawn for each example in both.
 """
 
@@ -80,12 +80,35 @@ class GroupNorm(norm.GroupNorm):
         return layer(x)
 
 
+class BatchNorm(norm.BatchNorm):
+    """`nn.BatchNorm` with the fields of ours."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        layer = nn.BatchNorm(
+            use_running_average=not self.train,
+            momentum=self.momentum,
+            epsilon=self.epsilon,
+            dtype=self.dtype,
+            use_scale=self.use_scale,
+            scale_init=self.scale_init,
+            axis_name=self.axis_name if self.train else None,
+        )
+        nn.share_scope(self, layer)
+        return layer(x)
+
+
 def max_pool(x: jax.Array, size: int = 2) -> jax.Array:
     """`nn.max_pool` with the arguments of ours."""
     return nn.max_pool(x, (size, size), (size, size))
 
 
-LAYERS = ((conv.Conv, Conv), (conv.ConvTranspose, ConvTranspose), (norm.GroupNorm, GroupNorm))
+LAYERS = (
+    (conv.Conv, Conv),
+    (conv.ConvTranspose, ConvTranspose),
+    (norm.GroupNorm, GroupNorm),
+    (norm.BatchNorm, BatchNorm),
+)
 FUNCTIONS = ((pool.max_pool, max_pool),)
 
 

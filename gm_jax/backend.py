@@ -1,4 +1,4 @@
-"""Set JAX up: the compilation cache. Called before anything is compiled."""
+"""Set JAX up: the compilation cache and XLA's flags. Called before JAX looks for devices."""
 
 import hashlib
 import os
@@ -7,8 +7,27 @@ from pathlib import Path
 
 import jax
 
+# On CPUs XLA gives convolutions to YNNPACK, which computes those of few channels half as fast as Eigen does.
+YNNPACK = "--xla_cpu_experimental_ynn_fusion_type"
+WITHOUT_CONVOLUTIONS = f"{YNNPACK}=-individual_convolution"
+VERSIONS_WITH_YNNPACK = (0, 10), (0, 12)  # of JAX, first and last: another might not know the flag and stop
+
 
 def configure() -> None:
+    """Set the flags and the compilation cache."""
+    set_xla_flags()
+    set_cache()
+
+
+def set_xla_flags() -> None:
+    """Let Eigen compute convolutions on CPUs, unless XLA_FLAGS says something else about it."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    first, last = VERSIONS_WITH_YNNPACK
+    if YNNPACK not in flags and first <= jax.__version_info__[:2] <= last:
+        os.environ["XLA_FLAGS"] = f"{flags} {WITHOUT_CONVOLUTIONS}".strip()
+
+
+def set_cache() -> None:
     """Keep compiled programs, so that a second start is fast: in $JAX_COMPILATION_CACHE_DIR or ~/.cache/gm_jax/xla.
 
     The default folder has a part of its own for every kind of CPU: a program compiled for one may crash on another.

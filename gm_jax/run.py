@@ -79,7 +79,7 @@ class Run:
         step = int(state.step)
         stand_in = f" · NOTE: {self.spec.stand_in}" if self.spec.stand_in else ""
         return Trained(
-            variables=Variables(state.averaged_params(), state.model_state),
+            variables=Variables(*state.averaged()),
             step=step,
             workdir=self.workdir,
             spec=self.spec,

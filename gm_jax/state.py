@@ -19,7 +19,7 @@ class TrainState:
         params: trainable parameters.
         model_state: other variables of the networks (batch statistics, spectral vectors); may be empty.
         opt_state: one optax state for each network.
-        ema: moving averages of the parameters, for the networks that keep one.
+        ema: moving averages of parameters and model_state, joined, for the networks that keep one.
     """
 
     step: jax.Array
@@ -28,9 +28,16 @@ class TrainState:
     opt_state: dict[str, Tree]
     ema: dict[str, Tree]
 
-    def averaged_params(self) -> dict[str, Tree]:
-        """Parameters to sample and evaluate with: the moving average where there is one."""
-        return {**self.params, **self.ema}
+    def averaged(self) -> tuple[dict[str, Tree], dict[str, Tree]]:
+        """Return `params` and `model_state` to sample and evaluate with: the moving averages where there are some."""
+        split = {net: split_variables(tree) for net, tree in self.ema.items()}
+        params, model_state = ({net: pair[i] for net, pair in split.items()} for i in range(2))
+        return {**self.params, **params}, {**self.model_state, **model_state}
+
+
+def split_variables(variables: Tree) -> tuple[Tree, Tree]:
+    """Split one network's Flax variables into its parameters and all else."""
+    return variables["params"], {name: tree for name, tree in variables.items() if name != "params"}
 
 
 def create(
@@ -39,12 +46,13 @@ def create(
     ema_decays: dict[str, float | None],
 ) -> TrainState:
     """Build the state at step 0 from each network's initial Flax variables."""
-    params = {net: tree["params"] for net, tree in variables.items()}
+    split = {net: split_variables(tree) for net, tree in variables.items()}
+    params = {net: pair[0] for net, pair in split.items()}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        model_state={net: {k: v for k, v in tree.items() if k != "params"} for net, tree in variables.items()},
+        model_state={net: pair[1] for net, pair in split.items()},
         opt_state={net: optimizers[net].init(params[net]) for net in params},
         # A copy: donating a buffer that stands in the state twice fails.
-        ema={net: jax.tree.map(jnp.copy, params[net]) for net in params if ema_decays[net] is not None},
+        ema={net: jax.tree.map(jnp.copy, variables[net]) for net in params if ema_decays[net] is not None},
     )

@@ -33,7 +33,7 @@ class Phase(NamedTuple):
 
 def batches_per_step(phases: Sequence[Phase]) -> int:
     """Return how many batches one step consumes: as many as the phase with the most repeats."""
-    return max(phase.repeats for phase in phases)
+    return max((phase.repeats for phase in phases), default=1)
 
 
 def make_train_step(
@@ -98,16 +98,19 @@ def make_train_step(
         for number, phase in enumerate(phases):
             state, phase_metrics = run_if_due(state, phase, batch, jax.random.fold_in(step_key, number))
             metrics.update(phase_metrics)
-        ema = {net: _average(state.ema[net], state.params[net], ema_decays[net], state.step) for net in state.ema}
+        ema = {
+            net: _average(average, {"params": state.params[net], **state.model_state[net]}, ema_decays[net], state.step)
+            for net, average in state.ema.items()
+        }
         return state.replace(step=state.step + 1, ema=ema), metrics
 
     return step
 
 
-def _average(ema: Tree, params: Tree, decay: float, step: jax.Array) -> Tree:
+def _average(ema: Tree, variables: Tree, decay: float, step: jax.Array) -> Tree:
     """Move the average; its decay warms up as (1 + step) / (10 + step), so that it forgets the initial values."""
     decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
-    return jax.tree.map(lambda average, p: average + (1.0 - decay) * (p - average), ema, params)
+    return jax.tree.map(lambda average, x: average + (1.0 - decay) * (x - average), ema, variables)
 
 
 def make_train_call(

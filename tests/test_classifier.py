@@ -14,6 +14,7 @@ import pytest
 from gm_jax import evaluate, random
 from gm_jax.data import augment
 from gm_jax.errors import UserError
+from gm_jax.layers.norm import BatchNorm
 from gm_jax.layers.pool import max_pool
 from gm_jax.losses.classification import cross_entropy
 from gm_jax.metrics import classification as metrics
@@ -84,6 +85,26 @@ def test_steps_are_whole_epochs_and_calls(experiment):
     for name in ("steps", "log_every", "evaluate_every", "checkpoint_every"):
         assert config[name] % config.steps_per_call == 0
     assert config.checkpoint_every % config.evaluate_every == 0  # so that every checkpoint has a score
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_batch_norm_is_flaxs(train):
+    """Outputs, running statistics and gradients with respect to parameters and images."""
+    x = jnp.asarray(RNG.normal(3.0, 2.0, (4, 5, 7, 8)), jnp.float32)
+    modules = BatchNorm(train), nn.BatchNorm(use_running_average=not train, momentum=0.9)
+    shapes = [jax.tree.map(jnp.shape, module.init(jax.random.key(0), x)) for module in modules]
+    assert shapes[0] == shapes[1]
+    variables = jax.tree.map(
+        lambda leaf: jnp.asarray(RNG.uniform(0.5, 1.5, leaf.shape)), modules[0].init(jax.random.key(0), x)
+    )
+
+    def value(params, x, module):
+        y, state = module.apply({**variables, "params": params}, x, mutable=["batch_stats"])
+        return jnp.sum(jnp.sin(y)), (y, state)
+
+    grad = jax.value_and_grad(value, (0, 1), has_aux=True)
+    ours, theirs = (grad(variables["params"], x, module) for module in modules)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), ours, theirs)
 
 
 def test_batch_norm_covers_the_global_batch():

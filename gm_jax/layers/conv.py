@@ -60,7 +60,7 @@ def conv(
         raise ValueError(f"a kernel over {extent} pixels does not fit into an image of {image} padded by {pads}")
     x, kernel = promote_dtype(x, kernel)
     if size == (1, 1) and pads == ((0, 0), (0, 0)):
-        return x[:, :: strides[0], :: strides[1]] @ kernel[0, 0]
+        return pointwise(x[:, :: strides[0], :: strides[1]], kernel[0, 0])
     geometry = Geometry(image, size, output, strides, pads, dilation)
     return convolve(geometry, x, kernel) if on_cpu() else native_convolve(geometry, x, kernel)
 
@@ -87,6 +87,22 @@ def conv_transpose(
     geometry = Geometry(image, size, x.shape[1:3], strides, pads, dilation)
     x, kernel = promote_dtype(x, kernel)
     return input_gradient(geometry, x, flipped(kernel)) if on_cpu() else native_transpose(geometry, x, kernel)
+
+
+@jax.custom_vjp
+def pointwise(x: Array, kernel: Array) -> Array:
+    """x [B, H, W, in], kernel [in, out] -> [B, H, W, out]; the gradient transposes the smaller of its two factors."""
+    return x @ kernel
+
+
+def pointwise_gradients(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    rows, g_rows = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
+    narrow = x.shape[-1] <= g.shape[-1]
+    return g @ kernel.T, rows.T @ g_rows if narrow else (g_rows.T @ rows).T
+
+
+pointwise.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), pointwise_gradients)
 
 
 def transposed_pads(padding: str, overlap: int) -> Pair:

@@ -1,6 +1,7 @@
-"""Normalisation over groups of channels, arranged for speed on a CPU."""
+"""Normalisation over groups of channels and over the batch, arranged for speed on a CPU."""
 
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -37,16 +38,46 @@ class GroupNorm(nn.Module):
         return (values * factor[:, None, None] + shift[:, None, None]).astype(self.dtype or x.dtype)
 
 
-def batch_norm(train: bool, axis_name: str | None, dtype: str | None = None, **settings) -> nn.BatchNorm:
-    """Return batch normalisation (Ioffe & Szegedy 2015) whose statistics are those of the global batch.
+class BatchNorm(nn.Module):
+    """Batch normalisation (Ioffe & Szegedy 2015) of [B, ..., C] over all axes but the last.
+
+    The same function, parameters and running statistics ("batch_stats") as `nn.BatchNorm`, but applied as one
+    multiplication and one addition per element, also in the gradient: up to three times faster on a CPU.
+    """
+
+    train: bool
+    axis_name: str | None = None  # the device axis over which the batch is split
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    dtype: jnp.dtype | None = None
+    use_scale: bool = True
+    scale_init: Callable = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape, axes = x.shape[-1:], tuple(range(x.ndim - 1))
+        scale = self.param("scale", self.scale_init, shape) if self.use_scale else 1.0
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        running_variance = self.variable("batch_stats", "var", jnp.ones, shape)
+
+        values = x.astype(jnp.float32)  # statistics of half-precision activations need single precision
+        if self.train and not self.is_initializing():
+            moments = jnp.stack([jnp.mean(values, axes), jnp.mean(values * values, axes)])
+            mean, square = moments if self.axis_name is None else jax.lax.pmean(moments, self.axis_name)
+            variance = jnp.maximum(square - mean**2, 0.0)
+            for running, new in ((running_mean, mean), (running_variance, variance)):
+                running.value = self.momentum * running.value + (1.0 - self.momentum) * new
+        else:
+            mean, variance = running_mean.value, running_variance.value
+        factor = jax.lax.rsqrt(variance + self.epsilon) * scale
+        return (values * factor + (bias - mean * factor)).astype(self.dtype or x.dtype)
+
+
+def batch_norm(train: bool, axis_name: str | None, dtype: str | None = None, **settings) -> BatchNorm:
+    """Return batch normalisation whose statistics are those of the global batch.
 
     In training `axis_name` is the device axis to average over (None: there is one device). The running statistics
     forget quickly (momentum 0.9), so that they fit the weights also at the end of a short run.
     """
-    return nn.BatchNorm(
-        use_running_average=not train,
-        momentum=0.9,
-        axis_name=axis_name if train else None,
-        dtype=dtype,
-        **settings,
-    )
+    return BatchNorm(train, axis_name, dtype=dtype, **settings)
