@@ -24,8 +24,16 @@ from benchmarks.timing import Timing, Way, matrix_product, ratios, round_robin, 
 from gm_jax import backend
 from gm_jax.run import Run, environment
 
-EXPERIMENTS = (  # every shipped network once
+EXPERIMENTS = (  # every shipped network once, and a gradient penalty
     "ddpm_mnist",
+    "vae_mnist",
+    "vae_mnist:modern",
+    "vae_faces64",
+    "gan_mnist",
+    "dcgan_mnist",
+    "dcgan_mnist:modern",
+    "dcgan_faces64",
+    "wgan_gp_cifar10",
     "fnn_mnist",
     "fnn_cifar10",
     "lenet_mnist",
@@ -38,6 +46,12 @@ EXPERIMENTS = (  # every shipped network once
 DISPATCH = ("fnn_mnist", "ddpm_mnist")  # small enough that the work of the host may be the limit
 STEPS_PER_CALL = (1, 4, 16, 64)
 OURS, STOCK, SCANNED, TORCH, COMPILED = "gm_jax", "Flax", "Flax, scanned", "PyTorch", "PyTorch, compiled"
+BARE = {  # how a task's sampling step is called without gm_jax
+    "classifier": jax_ways.prediction,
+    "diffusion": jax_ways.bare_sampling,
+    "gan": jax_ways.generation,
+    "vae": jax_ways.generation,
+}
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("only", None, "Experiments to compare, config or config:variant (default: every shipped network).")
@@ -67,7 +81,7 @@ def torch_peer(run: Run) -> tuple[Any, str]:
     if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
         return None, f"this PyTorch cannot use the {jax.default_backend()}"
     try:
-        peer = Torch(run, jax_ways.random_data(run), device)
+        peer = Torch(run, run.split("train"), device)
     except NotImplementedError as error:
         return None, str(error)
     if peer.parameters != jax_ways.parameters(run):
@@ -114,7 +128,7 @@ def training_row(run: Run, peer: Any, reason: str) -> dict[str, Any]:
     k = run.config.steps_per_call
     with stock():
         bare = jax_ways.Training(run, make_call=jax_ways.bare_call)
-        flops = bare.flops()
+        flops = jax_ways.step_flops(run)
     time_calls(bare.way(STOCK), 1)
     # As many steps in a call as the config says, if all rounds then fit into the patience.
     fits = int(FLAGS.patience / FLAGS.rounds / time_calls(bare.way(STOCK), 1))
@@ -131,26 +145,19 @@ def training_row(run: Run, peer: Any, reason: str) -> dict[str, Any]:
 
 def sampling_row(run: Run, peer: Any, reason: str) -> dict[str, Any] | None:
     """Time one sampling step (a classifier: the logits of a batch) in every way; None where a task has neither."""
-    other = jax_ways.open_experiment(run.name, FLAGS.batch_size)  # a task keeps its compiled sampler
-    torch, missing = torch_ways(peer, reason, "sampling")
-    if run.config.task == "classifier":
-        ours, _ = jax_ways.prediction(run, OURS)
-        with stock():
-            bare, flops = jax_ways.prediction(other, STOCK)
-        timings = measure([ours, bare, *torch]) | missing | {SCANNED: Timing(note="nothing to scan")}
-        return row(run, "prediction", run.config.batch_size, flops, timings)
-    ours = jax_ways.sampling(run, OURS)
-    if ours is None:
+    task = run.config.task
+    if task not in BARE:
         return None
+    what, batch = ("prediction", run.config.batch_size) if task == "classifier" else ("sampling", run.config.sampling.n)
+    ours = jax_ways.prediction(run, OURS)[0] if task == "classifier" else jax_ways.sampling(run, OURS)
+    other = jax_ways.open_experiment(run.name, FLAGS.batch_size)  # a task keeps its compiled sampler
     with stock():
-        scanned = jax_ways.sampling(other, SCANNED)
-    ways, flops = [ours, scanned], 0.0
-    if run.config.task == "diffusion":
-        with stock():
-            bare, flops = jax_ways.bare_sampling(other, STOCK)
-        ways.insert(1, bare)
-    timings = measure([*ways, *torch]) | missing
-    return row(run, "sampling", run.config.sampling.n, flops, timings)
+        bare, flops = BARE[task](other, STOCK)
+        scanned = [jax_ways.sampling(other, SCANNED)] if task == "diffusion" else []
+    torch, missing = torch_ways(peer, reason, "sampling")
+    if not scanned:
+        missing[SCANNED] = Timing(note="nothing to scan")
+    return row(run, what, batch, flops, measure([ours, bare, *scanned, *torch]) | missing)
 
 
 def row(run: Run, what: str, batch: int, flops: float, timings: dict[str, Timing]) -> dict[str, Any]:

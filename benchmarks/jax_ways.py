@@ -1,9 +1,10 @@
 """One training step and one sampling step in JAX: of gm_jax as it is and, traced inside `stock()`, of Flax's layers."""
 
 import itertools
+import math
 import runpy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,32 @@ import numpy as np
 
 from benchmarks.flops import product_flops
 from benchmarks.timing import Way
-from gm_jax import parallel, random
+from gm_jax import images, parallel, random
 from gm_jax.losses.diffusion import to_x0
 from gm_jax.optim import ema_decays, make_optimizers
 from gm_jax.run import Run
 from gm_jax.samplers import diffusion as samplers
-from gm_jax.step import AXIS, batches_per_step, make_train_step
+from gm_jax.step import AXIS, Phase, batches_per_step, make_train_step
 from gm_jax.tasks import DataSpec, make_task
 from gm_jax.train import compile_call
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-DATA = {"mnist": ((28, 28, 1), 10), "cifar10": ((32, 32, 3), 10)}  # image shape and classes of each data set
+DATA = {  # image shape and classes of each data set
+    "mnist": ((28, 28, 1), 10),
+    "cifar10": ((32, 32, 3), 10),
+    "faces64": ((64, 64, 3), 7),
+}
 EXAMPLES = 4096  # random ones: speed does not depend on what the images show
+
+
+class RandomRun(Run):
+    """A run without a workdir, on random data."""
+
+    def split(self, name: str) -> dict[str, np.ndarray]:
+        """Return random images and labels of the experiment's shapes."""
+        generator = np.random.default_rng(0)
+        image = generator.integers(0, 256, (EXAMPLES, *self.spec.image_shape), np.uint8)
+        return {"image": image, "label": generator.integers(0, len(self.spec.label_names), EXAMPLES, np.int32)}
 
 
 def open_experiment(experiment: str, batch_size: int | None = None) -> Run:
@@ -36,16 +51,10 @@ def open_experiment(experiment: str, batch_size: int | None = None) -> Run:
         config.batch_size = config.sampling.n = batch_size
     if config.task == "diffusion":
         config.diffusion.conditional = False  # the peers know the unconditional network
+    config.sampling.batch_size = config.sampling.n  # all at once, and no more of them
     shape, classes = DATA[config.dataset.name]
     spec = DataSpec(shape, tuple(map(str, range(classes))))
-    return Run(experiment, config, None, spec, make_task(config, spec), None)
-
-
-def random_data(run: Run) -> dict[str, np.ndarray]:
-    """Return random images and labels of the experiment's shapes."""
-    generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (EXAMPLES, *run.spec.image_shape), np.uint8)
-    return {"image": images, "label": generator.integers(0, len(run.spec.label_names), EXAMPLES, np.int32)}
+    return RandomRun(experiment, config, None, spec, make_task(config, spec), None)
 
 
 def parameters(run: Run) -> int:
@@ -53,11 +62,12 @@ def parameters(run: Run) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(run.state_shapes().params))
 
 
-def bare_call(run: Run) -> Callable:
-    """Return `train.compile_call` without its scan: one jitted step."""
+def bare_call(run: Run, phases: Sequence[Phase] | None = None) -> Callable:
+    """Return `train.compile_call` without its scan: one jitted step, of all phases or of these."""
     networks = list(jax.eval_shape(run.task.init, jax.random.key(0)))
+    phases = run.task.phases() if phases is None else phases
     step = make_train_step(
-        run.task.phases(), make_optimizers(run.config, networks), ema_decays(run.config, networks), run.config.seed
+        phases, make_optimizers(run.config, networks), ema_decays(run.config, networks), run.config.seed
     )
 
     def call(state, resident, batches):
@@ -70,6 +80,21 @@ def bare_call(run: Run) -> Callable:
     return parallel.map_training(call)
 
 
+def training_batches(run: Run, steps: int) -> dict[str, np.ndarray]:
+    """Return the numbers of random examples for so many steps, as the loop gives them to a call."""
+    shape = (steps, batches_per_step(run.task.phases()), run.config.batch_size)
+    return parallel.split_batches({"index": np.random.default_rng(1).integers(0, EXAMPLES, shape, np.int32)})
+
+
+def step_flops(run: Run) -> float:
+    """Return the work of a training step, traced at once, phase by phase: a lazy one counts by how often it runs."""
+    state, resident, batches = run.state_shapes(), run.split("train"), training_batches(run, 1)
+    return sum(
+        product_flops(bare_call(run, [phase._replace(every=1)]), state, resident, batches) / phase.every
+        for phase in run.task.phases()
+    )
+
+
 class Training:
     """A compiled training call of `steps` steps on one batch after another, with its state.
 
@@ -78,10 +103,9 @@ class Training:
     """
 
     def __init__(self, run: Run, steps: int = 1, make_call: Callable[[Run], Callable] = compile_call):
-        self.resident = parallel.replicate(random_data(run))
-        shape = (steps, batches_per_step(run.task.phases()), run.config.batch_size)
-        index = np.random.default_rng(1).integers(0, EXAMPLES, shape, np.int32)
-        self.batches = parallel.split_batches({"index": index})
+        self.run, self.steps = run, steps
+        self.resident = parallel.replicate(run.split("train"))
+        self.batches = training_batches(run, steps)
         self.state = run.init_state()
         began = time.perf_counter()
         self.function = make_call(run)
@@ -89,27 +113,24 @@ class Training:
         traced = time.perf_counter()
         self.compiled = lowered.compile()
         self.compile_seconds = {"trace": traced - began, "compile": time.perf_counter() - traced}
-        self.steps = steps
 
     def __call__(self) -> Any:
         self.state, metrics = self.compiled(self.state, self.resident, self.batches)
         return metrics
 
-    def flops(self) -> float:
-        """Return the work of a call."""
-        return product_flops(self.function, self.state, self.resident, self.batches)
-
     def way(self, name: str) -> Way:
         """Return it under a name."""
-        return Way(name, self, steps=self.steps)
+        cycle = math.lcm(*(phase.every for phase in self.run.task.phases()))
+        return Way(name, self, steps=self.steps, cycle=cycle)
 
 
-def sampling(run: Run, name: str) -> Way | None:
-    """Return the task's own way to draw `sampling.n` samples, traced at once; None for a task that draws none."""
+def sampling(run: Run, name: str) -> Way:
+    """Return the task's own way to draw `sampling.n` samples, traced at once."""
     trained = run.trained(run.init_state())
     n = run.config.sampling.n
     way = Way(name, lambda: run.task.sample(trained, n, 0), wait=lambda _: None, steps=sampling_steps(run))
-    return way if way.call() is not None else None
+    way.call()
+    return way
 
 
 def sampling_steps(run: Run) -> int:
@@ -142,9 +163,24 @@ def bare_sampling(run: Run, name: str) -> tuple[Way, float]:
     return Way(name, draw, steps=len(steps) - 1), product_flops(step, *arguments)
 
 
+def generation(run: Run, name: str) -> tuple[Way, float]:
+    """Return the images of `sampling.n` latents of a GAN or a VAE in one jitted call, traced at once, and its FLOPs."""
+    task, variables = run.task, run.trained(run.init_state()).variables
+    keys = random.example_keys(jax.random.key(0), jnp.arange(run.config.sampling.n))
+
+    def draw(variables, keys):
+        z = random.normal(keys, (run.config.model.latent_dim,))
+        if run.config.task == "gan":
+            return images.to_uint8(task.generate(*variables, z, None)[0])
+        return images.unit_to_uint8(jax.nn.sigmoid(task.decode(variables.params, z)))
+
+    compiled = jax.jit(draw).lower(variables, keys).compile()
+    return Way(name, lambda: compiled(variables, keys)), product_flops(draw, variables, keys)
+
+
 def prediction(run: Run, name: str) -> tuple[Way, float]:
     """Return a classifier's logits of one batch, traced at once, and its FLOPs."""
     variables = run.trained(run.init_state()).variables
-    image = jax.device_put(random_data(run)["image"][: run.config.batch_size])
+    image = jax.device_put(run.split("train")["image"][: run.config.batch_size])
     compiled = jax.jit(run.task.logits).lower(variables, image).compile()
     return Way(name, lambda: compiled(variables, image)), product_flops(run.task.logits, variables, image)

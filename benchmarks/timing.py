@@ -1,6 +1,7 @@
 """Time several ways of doing the same work in turn, so that a change of the machine's mood hits all of them."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,12 +15,16 @@ PAUSE = 0.1  # seconds before each measurement: the threads of the library befor
 
 @dataclasses.dataclass
 class Way:
-    """One way to do some work: `call` starts `steps` steps of it, `wait` takes its result and waits for the end."""
+    """One way to do some work: `call` starts `steps` steps of it, `wait` takes its result and waits for the end.
+
+    After so many steps, `cycle`, the work repeats (a lazy phase runs at some of them only): whole cycles are timed.
+    """
 
     name: str
     call: Callable[[], Any]
     wait: Callable[[Any], Any] = jax.block_until_ready
     steps: int = 1
+    cycle: int = 1
 
 
 @dataclasses.dataclass
@@ -63,14 +68,15 @@ def time_calls(way: Way, calls: int) -> float:
 def round_robin(ways: Sequence[Way], rounds: int, seconds: float, patience: float) -> dict[str, Timing]:
     """Measure all ways in turn, `rounds` times; return their timings by name.
 
-    A measurement takes about `seconds`, or one call where that takes longer. A way that would need more than `patience`
-    seconds for all its rounds gets fewer, at least one.
+    A measurement takes about `seconds`, or one cycle where that takes longer. A way that would need more than
+    `patience` seconds for all its rounds gets fewer, at least one.
     """
     plan = {}
     for way in ways:
         time_calls(way, 1)  # the first call fills caches, and may compile
         once = time_calls(way, 1)
-        calls = max(1, round(seconds / once))
+        cycle = math.lcm(way.steps, way.cycle) // way.steps  # in calls
+        calls = cycle * max(1, round(seconds / once / cycle))
         plan[way.name] = calls, min(rounds, max(1, int(patience / (calls * once))))
     timings = {way.name: Timing(steps_per_call=way.steps) for way in ways}
     for number in range(rounds):

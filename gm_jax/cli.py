@@ -4,13 +4,16 @@ As the libraries come, a misspelt key gives a traceback, a stray argument nothin
 """
 
 import ast
+import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
+from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
 from gm_jax.errors import UserError, nearest
@@ -34,15 +37,9 @@ def parse(argv: Sequence[str]) -> list[str]:
     path = _given(argv, "config")
     if path is not None:
         check_config_file(path)
-    try:
+    with _in_one_line(argv, path):
         rest = FLAGS(argv)
         config = CONFIG.value  # read at once: the library reports some errors only then
-    except AttributeError as error:
-        raise UserError(_unknown_key(argv, path, error)) from error
-    except flags.Error as error:
-        raise UserError(str(error).splitlines()[0]) from error
-    except KeyError as error:
-        raise UserError(_unknown_key(argv, path, error)) from error
     if len(rest) > 1:
         raise UserError(f"stray argument {rest[1]!r}: values are given as --flag=value, without a space")
     if config is None:
@@ -76,15 +73,49 @@ def experiment_name() -> str:
     return Path(file).stem + (f"_{variant}" if variant else "")
 
 
-def overrides() -> dict:
+def overrides() -> dict[str, Any]:
     """Return the keys that the command line set, dotted, with their values."""
     return dict(config_flags.get_override_values(FLAGS["config"]))
 
 
-def this_command() -> str:
-    """Return the command line that started this process."""
-    program = os.environ.get("GM_JAX_COMMAND", "python -m gm_jax.main")  # launch/local.sh names itself
+def arguments(changes: dict[str, str]) -> list[str]:
+    """Return the flags --config and --config.key=value of this command line, with `changes`, by dotted key, added."""
+    keys = {**overrides(), **changes}
+    return [
+        f"--config={config_flags.get_config_filename(FLAGS['config'])}",
+        *(f"--config.{k}={v}" for k, v in keys.items()),
+    ]
+
+
+def read_config(given: Sequence[str]) -> tuple[ConfigDict, dict[str, Any]]:
+    """Return the config that flags --config and --config.key=value describe, and the keys that they set.
+
+    Raises:
+        UserError: no such key, or a value of another type.
+    """
+    argv = [sys.argv[0], *given]
+    values = flags.FlagValues()  # apart from FLAGS, which hold this process's own config
+    holder = config_flags.DEFINE_config_file("config", None, flag_values=values, sys_argv=argv)
+    with _in_one_line(argv, _given(argv, "config")):
+        values(argv)
+        return holder.value, dict(config_flags.get_override_values(values["config"]))
+
+
+def this_command(module: str = "gm_jax.main") -> str:
+    """Return the command line that started this process, which runs `module`."""
+    program = os.environ.get("GM_JAX_COMMAND", f"python -m {module}")  # launch/local.sh names itself
     return f"{program} {shlex.join(sys.argv[1:])}"
+
+
+@contextlib.contextmanager
+def _in_one_line(argv: Sequence[str], path: str | None) -> Iterator[None]:
+    """Turn what the libraries raise about a command line into a UserError."""
+    try:
+        yield
+    except (AttributeError, KeyError) as error:
+        raise UserError(_unknown_key(argv, path, error)) from error
+    except flags.Error as error:
+        raise UserError(str(error).splitlines()[0]) from error
 
 
 def _given(argv: Sequence[str], name: str) -> str | None:

@@ -50,7 +50,8 @@ def base_config(task: str) -> ConfigDict:
     config.evaluation.split = "test"
     config.evaluation.n = placeholder(int)  # examples; None: the whole split
     config.evaluation.batch_size = 250
-    config.evaluation.samples = 200  # compared with their nearest training images, where data have labels
+    config.evaluation.samples = 200  # compared with each other and, where data have labels, with training images
+    config.evaluation.judge = placeholder(str)  # workdir of a trained classifier that says what samples show; or shapes
 
     config.sampling = ConfigDict()
     config.sampling.n = 64
@@ -76,8 +77,113 @@ def classifier_config() -> ConfigDict:
     return config
 
 
+def baseline_config(task: str) -> ConfigDict:
+    """Return what every baseline starts from: it is fitted before step 1, which trains nothing and is saved."""
+    config = base_config(task)
+    config.steps = config.log_every = config.evaluate_every = config.checkpoint_every = 1
+    config.optim.name = "none"
+    return config
+
+
+def autoencoder_config() -> ConfigDict:
+    """Return what every autoencoder starts from: no noise, no penalty."""
+    config = base_config("autoencoder")
+    config.model.latent_dim = 32  # units of the code
+    config.model.activation = "linear"  # of the code: or relu, sigmoid
+    config.autoencoder = ConfigDict()
+    config.autoencoder.noise = 0.0  # standard deviation, on pixels in [0, 1], of what is to be removed
+    config.autoencoder.penalty = "none"  # or l1, kl: makes the code sparse
+    config.autoencoder.penalty_weight = 0.0  # beside the squared error summed over the pixels
+    config.autoencoder.target_activity = 0.05  # of each unit, for kl
+    return config
+
+
+def vae_config() -> ConfigDict:
+    """Return what every VAE starts from: the plain ELBO, grey pixels, 500 importance samples to evaluate."""
+    config = base_config("vae")
+    config.model.latent_dim = 2
+    config.vae = ConfigDict()
+    config.vae.likelihood = "bernoulli"  # or gaussian
+    config.vae.scale = placeholder(float)  # standard deviation of the gaussian, on pixels in [0, 1]; None: learned
+    config.vae.binarise = "none"  # dynamic: drawn anew in every step; threshold: at 0.5
+    config.vae.beta = 1.0  # weight of the KL term
+    config.vae.warmup_steps = 0  # in which that weight rises from 0
+    config.vae.free_bits = 0.0  # nats that each latent may use at no cost
+    config.vae.train_samples = 1  # more: maximise the importance-weighted bound
+    config.evaluation.importance_samples = 500
+    return config
+
+
+def gan_config() -> ConfigDict:
+    """Return what every GAN starts from: the non-saturating loss, Adam as in DCGAN, nothing else."""
+    config = base_config("gan")
+    config.model.name = "dcgan"
+    config.model.latent_dim = 100
+    config.model.generator = ConfigDict()
+    config.model.discriminator = ConfigDict()
+    config.gan = ConfigDict()
+    config.gan.loss = "non_saturating"  # or minimax, wasserstein, hinge, least_squares
+    config.gan.critic_steps = 1  # updates of the discriminator in a step, each on a fresh batch
+    config.gan.label_smoothing = 0.0  # of real images alone: their target is 1 minus this
+    config.gan.gradient_penalty = 0.0  # weight of WGAN-GP's penalty
+    config.gan.r1 = 0.0  # weight gamma of the penalty gamma / 2 ||slope||^2 at real images, at every ...
+    config.gan.r1_every = 16  # ... so many steps, so many times stronger
+    config.gan.conditional = False  # both networks see labels
+    config.gan.wrong_labels = False  # the discriminator learns to reject real images under a wrong label, too
+    config.gan.augment = ()  # of what the discriminator sees: colour, translation, cutout
+    config.gan.collapse_alarm = 0.9  # warn where the mean cosine similarity of two samples is above
+    config.optim.learning_rate = 2e-4
+    config.optim.beta1 = 0.5
+    for network in ("generator", "discriminator"):
+        config.optim[network] = ConfigDict()
+        config.optim[network].learning_rate = placeholder(float)  # None: optim.learning_rate
+    config.optim.generator.ema_decay = placeholder(float)
+    config.optim.discriminator.clip_weights = placeholder(float)  # keep every weight within plus and minus this
+    config.evaluation.n = 1000
+    config.evaluation.samples = 1000
+    config.sampling.label = placeholder(int)  # None: all classes in turn
+    config.sampling.arithmetic = placeholder(str)  # such as "red circle - circle + square" or "3,17 - 5,8 + 9"
+    return config
+
+
 MNIST = {"mean": (0.1307,), "std": (0.3081,)}  # of the training pixels
 CIFAR10 = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2470, 0.2435, 0.2616)}
+
+# Values of `config.model` of GANs: the networks of TensorFlow's DCGAN tutorial, and small ones that do on MNIST.
+TUTORIAL_DCGAN = {
+    "name": "dcgan",
+    "latent_dim": 100,
+    "generator": {
+        "width": 64,
+        "multipliers": (4, 2, 1),
+        "strides": (1, 2, 2),
+        "kernels": (5, 5, 5),
+        "dense": True,
+        "slope": 0.3,
+    },
+    "discriminator": {
+        "width": 64,
+        "multipliers": (1, 2),
+        "strides": (2, 2),
+        "kernels": (5, 5),
+        "dense": True,
+        "slope": 0.3,
+        "batch_norm": False,
+        "dropout": 0.3,
+    },
+}
+SMALL_DCGAN = {
+    "name": "dcgan",
+    "latent_dim": 64,
+    "generator": {"width": 32, "multipliers": (4, 2), "strides": (2, 2), "kernels": (4, 4)},
+    "discriminator": {
+        "width": 32,
+        "multipliers": (1, 4),
+        "strides": (2, 2),
+        "kernels": (4, 4),
+        "batch_norm": False,
+    },
+}
 
 
 def set_epochs(

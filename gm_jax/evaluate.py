@@ -8,12 +8,15 @@ import numpy as np
 
 from gm_jax import parallel
 from gm_jax.errors import UserError
+from gm_jax.judge import count_classes
+from gm_jax.metrics.diversity import similar_pairs
 from gm_jax.metrics.neighbours import nearest_neighbours
 from gm_jax.run import Run
 from gm_jax.tasks.task import Trained
 from gm_jax.workdir import write_json
 
 NEIGHBOURS = 10
+SIMILAR = 0.9  # cosine similarity above which the report calls a pair highly similar
 
 
 class Measure:
@@ -44,6 +47,8 @@ def evaluate(run: Run, checkpoint: str) -> int:
     about = {"n": len(next(iter(values.values()))), "split": run.config.evaluation.split, "seed": run.config.seed}
     results = {name: {**summary(v), **about} for name, v in values.items()}
     results.update({name: {"value": v, **about} for name, v in run.task.derive(values).items()})
+    for name in results.keys() & run.task.units.keys():
+        results[name]["unit"] = run.task.units[name]
     results |= judge_samples(run, trained)
     path = run.workdir.path / "evaluation.json"
     content = {"config": run.name, "step": trained.step, "data": run.dataset.name, "stand_in": run.spec.stand_in}
@@ -57,17 +62,41 @@ def evaluate(run: Run, checkpoint: str) -> int:
 
 
 def judge_samples(run: Run, trained: Trained) -> dict[str, Any]:
-    """Compare `evaluation.samples` samples with the labelled training images; {} where there are no samples or labels.
+    """Look at `evaluation.samples` samples: are they alike, near the training images, what the judge expects?"""
+    evaluation, seed = run.config.evaluation, run.config.sampling.seed
+    drawn = run.task.sample(trained, evaluation.samples, seed) if evaluation.samples else None
+    if drawn is None:
+        return {}
+    held_out = run.split(evaluation.split)
+    real = {name + "s": np.asarray(held_out[name][: evaluation.n]) for name in ("image", "label") if name in held_out}
+    alike = {"": drawn["images"], "_of_real_images": real["images"][: evaluation.samples]}
+    results = {f"similar_pairs{whose}": count_similar(images) for whose, images in alike.items()}
+    results |= look_for_neighbours(drawn["images"], run.split("train"))
+    if evaluation.get("judge"):
+        judge = run.judge()
+        results |= count_classes(judge, drawn, real, run.spec.label_names or judge.words)
+    return {
+        name: {**result, "split": result.get("split", evaluation.split), "seed": seed}
+        for name, result in results.items()
+    }
+
+
+def count_similar(images: np.ndarray) -> dict[str, Any]:
+    """Count the ordered pairs of images uint8 [n, H, W, C] that are nearly the same, on values in [-1, 1]."""
+    count, mean = similar_pairs(images.astype(np.float32) / 127.5 - 1.0, SIMILAR)
+    n = len(images)
+    return {"value": count, "pairs": n * (n - 1), "above": SIMILAR, "mean_cosine_similarity": mean, "n": n}
+
+
+def look_for_neighbours(images: np.ndarray, data: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Compare samples uint8 [n, H, W, C] with the labelled training images; {} where those have no labels.
 
     `classes_found` counts the classes that some sample's neighbours agree on.
     """
-    n, seed = run.config.evaluation.samples, run.config.sampling.seed
-    data = run.split("train")
-    drawn = run.task.sample(trained, n, seed) if n and "label" in data else None
-    if drawn is None:
+    if "label" not in data:
         return {}
-    near = nearest_neighbours(drawn["images"], data["image"], data["label"], NEIGHBOURS)
-    about = {"n": n, "split": "train", "seed": seed, "neighbours": NEIGHBOURS}
+    near = nearest_neighbours(images, data["image"], data["label"], NEIGHBOURS)
+    about = {"n": len(images), "split": "train", "neighbours": NEIGHBOURS}
     found = np.unique(near.label[near.unanimous])
     return {
         "neighbours_unanimous": {**summary(near.unanimous.astype(float)), **about},

@@ -35,10 +35,10 @@ def main(_) -> int:
     return modes[cli.FLAGS.mode](run.open_trained(name, cli.overrides(), workdir), cli.FLAGS.checkpoint)
 
 
-def run_main() -> None:
+def run_main(function=main) -> None:
     """Run, and tell a mistake of the user in one line with exit status 2 (a traceback with -v 1)."""
     try:
-        app.run(main, flags_parser=cli.parse)
+        app.run(function, flags_parser=cli.parse)
     except UserError as error:
         if logging.get_verbosity() > 0 or any(a in ("-v", "-v=1", "--v=1", "--verbosity=1") for a in sys.argv):
             traceback.print_exc()

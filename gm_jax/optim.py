@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 import jax
+import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
@@ -20,16 +21,17 @@ OPTIMIZERS = {
     "sgd": lambda rate, c: optax.chain(
         optax.add_decayed_weights(c.weight_decay, kernels), optax.sgd(rate, momentum=c.beta1, nesterov=True)
     ),
+    "none": lambda rate, c: optax.set_to_zero(),  # for parameters that are fitted, not trained
     "rmsprop": lambda rate, c: optax.rmsprop(rate, decay=c.beta2, eps=c.epsilon),
 }
 DECAYING = ("adamw", "sgd")  # those that know weight_decay
 
 
 def settings(config: ConfigDict, network: str) -> ConfigDict:
-    """Return `config.optim` with the entries of `config.optim.<network>` laid over it."""
+    """Return `config.optim` with the entries of `config.optim.<network>` that are not None laid over it."""
     optim = ConfigDict({key: value for key, value in config.optim.items() if not isinstance(value, ConfigDict)})
     if network in config.optim:
-        optim.update(config.optim[network])
+        optim.update({key: value for key, value in config.optim[network].items() if value is not None})
     return optim
 
 
@@ -55,6 +57,11 @@ def learning_rate(optim: ConfigDict) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(peak / warmup, peak, warmup), after], [warmup])
 
 
+def clip_weights(limit: float) -> optax.GradientTransformation:
+    """Keep every parameter in [-limit, limit], so that a critic is not too steep (WGAN, algorithm 1)."""
+    return optax.stateless_with_tree_map(lambda update, p: jnp.clip(p + update, -limit, limit) - p)
+
+
 def make_optimizers(config: ConfigDict, networks: Iterable[str]) -> dict[str, optax.GradientTransformation]:
     """Return an optax transformation for each network.
 
@@ -73,6 +80,8 @@ def make_optimizers(config: ConfigDict, networks: Iterable[str]) -> dict[str, op
         transformation = OPTIMIZERS[optim.name](learning_rate(optim), optim)
         if optim.clip_norm is not None:
             transformation = optax.chain(optax.clip_by_global_norm(optim.clip_norm), transformation)
+        if optim.get("clip_weights") is not None:
+            transformation = optax.chain(transformation, clip_weights(optim.clip_weights))
         optimizers[network] = transformation
     return optimizers
 

@@ -14,8 +14,10 @@ from ml_collections import ConfigDict
 
 from gm_jax import data, parallel
 from gm_jax.checkpoint import Checkpoints, Damaged
+from gm_jax.data import shapes
 from gm_jax.data.pipeline import arrays
 from gm_jax.errors import UserError
+from gm_jax.judge import Judge
 from gm_jax.optim import ema_decays, make_optimizers
 from gm_jax.state import TrainState, create
 from gm_jax.tasks import DataSpec, Task, make_task
@@ -57,9 +59,10 @@ class Run:
         self.task.check_data(name, split)
         return split
 
-    def initial(self, key: jax.Array) -> TrainState:
-        """Return the state at step 0."""
+    def initial(self, key: jax.Array, fitted: dict[str, Any] | None = None) -> TrainState:
+        """Return the state at step 0; parameters that are `fitted` replace the random ones of their network."""
         variables = self.task.init(key)
+        variables |= {net: {**variables[net], "params": params} for net, params in (fitted or {}).items()}
         return create(variables, make_optimizers(self.config, variables), ema_decays(self.config, variables))
 
     def state_shapes(self) -> TrainState:
@@ -72,7 +75,7 @@ class Run:
         # optimising that many random draws took four times as long as compiling them plainly.
         plainly = {"xla_backend_optimization_level": 0}
         jitted = jax.jit(self.initial, out_shardings=parallel.replicated(), compiler_options=plainly)
-        return jitted(jax.random.key(self.config.seed))
+        return jitted(jax.random.key(self.config.seed), self.task.fit(self.split("train")))
 
     def trained(self, state: TrainState) -> Trained:
         """Return what figures, samples and evaluation use, from a state on the devices."""
@@ -86,7 +89,34 @@ class Run:
             split=self.split,
             caption=f"{self.name} · step {step}{stand_in}",
             chunk=self.config.sampling.batch_size,
+            judge=self.judge,
         )
+
+    def judge(self) -> Judge:
+        """Open the judge of images that `evaluation.judge` names.
+
+        Raises:
+            UserError: it names none, or one that cannot judge images like these.
+        """
+        where = self.config.evaluation.get("judge")
+        if where is None:
+            raise UserError(
+                "this needs a judge: give --config.evaluation.judge=WORKDIR of a trained classifier, or =shapes for "
+                "images of that data set"
+            )
+        if where == "shapes":
+            words = [word for values in shapes.ATTRIBUTES.values() for word in values]
+            return Judge("the exact reader of shapes", tuple(words), shapes.read)
+        workdir = Workdir(where)
+        other = open_trained(workdir.run().get("config", ""), {}, workdir)
+        if other.config.task != "classifier":
+            raise UserError(f"evaluation.judge={where} is a run of the task {other.config.task}: name a classifier's")
+        if other.spec.image_shape != self.spec.image_shape:
+            sizes = ["x".join(map(str, run.spec.image_shape)) for run in (other, self)]
+            raise UserError(f"evaluation.judge={where} looks at images of {sizes[0]}, and these are {sizes[1]}")
+        trained = other.restore("newest")
+        name = f"{other.name}, step {trained.step}"
+        return Judge(name, other.spec.label_names, functools.partial(other.task.describe, trained))
 
     def restore(self, which: str) -> Trained:
         """Restore the "newest" or "best" checkpoint or that of a step, without touching the folder.
@@ -131,7 +161,7 @@ def environment() -> dict[str, Any]:
     import os
     from importlib import metadata
 
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
     return {
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "processes": jax.process_count(),
@@ -153,6 +183,18 @@ def adapt(config: ConfigDict, dataset: data.Dataset, overrides: Collection[str])
         logging.warning("the embedded data are few: %s", ", ".join(f"{key}={value}" for key, value in changes.items()))
 
 
+def settle(config: ConfigDict, workdir: Workdir, overrides: Collection[str]) -> data.Dataset:
+    """Find the data, adapt the config to them, and compare it with the one that wrote the workdir.
+
+    Raises:
+        UserError: there are no such data, or the workdir is of another config.
+    """
+    dataset = data.load(config.dataset)
+    adapt(config, dataset, overrides)
+    workdir.check(config)
+    return dataset
+
+
 def open_training(name: str, config: ConfigDict, workdir: Workdir, overrides: Collection[str] = ()) -> Run:
     """Open a run to train: a new one, or one that goes on under the same config; `overrides` are the user's keys.
 
@@ -161,9 +203,7 @@ def open_training(name: str, config: ConfigDict, workdir: Workdir, overrides: Co
     Raises:
         UserError: data, config or workdir do not allow it.
     """
-    dataset = data.load(config.dataset)
-    adapt(config, dataset, overrides)
-    workdir.check(config)
+    dataset = settle(config, workdir, overrides)
     spec = DataSpec(dataset.image_shape, dataset.label_names, dataset.attribute_names, dataset.stand_in)
     run = _assemble(name, config, workdir, spec)
     run.check_dataset(dataset)

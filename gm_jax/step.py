@@ -23,12 +23,15 @@ class Phase(NamedTuple):
         loss: (params of all networks, model_state, batch, key) -> (loss, (metrics, model_state)); means over the batch.
         every: run at steps divisible by this only (lazy regularisation).
         repeats: updates in a step, each on a fresh batch (critic steps).
+        noise_of: the number of the phase whose noise it draws, too; None: its own. What both compute from that noise
+            and the same parameters, such as a generator's samples, XLA computes once.
     """
 
     net: str
     loss: Callable[[dict[str, Tree], dict[str, Tree], Batch, jax.Array], tuple[jax.Array, tuple[Metrics, Tree]]]
     every: int = 1
     repeats: int = 1
+    noise_of: int | None = None
 
 
 def batches_per_step(phases: Sequence[Phase]) -> int:
@@ -96,7 +99,8 @@ def make_train_step(
         step_key = jax.random.fold_in(jax.random.key(seed), state.step)
         metrics: Metrics = {}
         for number, phase in enumerate(phases):
-            state, phase_metrics = run_if_due(state, phase, batch, jax.random.fold_in(step_key, number))
+            noise_of = number if phase.noise_of is None else phase.noise_of
+            state, phase_metrics = run_if_due(state, phase, batch, jax.random.fold_in(step_key, noise_of))
             metrics.update(phase_metrics)
         ema = {
             net: _average(average, {"params": state.params[net], **state.model_state[net]}, ema_decays[net], state.step)

@@ -1,6 +1,5 @@
 """THE loop: restore, step, log, evaluate, draw, checkpoint. It knows no model."""
 
-import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,8 @@ from gm_jax import parallel
 from gm_jax.data import pipeline
 from gm_jax.errors import UserError
 from gm_jax.evaluate import Measure
-from gm_jax.figures.grid import save_grid
+from gm_jax.figures.grid import save_animation, save_grid
+from gm_jax.interrupt import Interrupt
 from gm_jax.optim import ema_decays, make_optimizers
 from gm_jax.progress import Progress, print_parameters
 from gm_jax.run import Run, describe_dataset, environment
@@ -58,25 +58,6 @@ class Window:
         means = {name: float(np.mean(values)) for name, values in self.values().items()}
         self._values = {}
         return means
-
-
-class Interrupt:
-    """Catch SIGTERM and Ctrl-C while training; the loop asks after every call whether one came."""
-
-    def __init__(self):
-        self.signal: int | None = None
-
-    def __enter__(self):
-        self._old = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *_):
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-    def _note(self, number, frame):
-        self.signal = number
-        signal.signal(number, self._old[number])  # the second time it ends the process at once
 
 
 def check_intervals(config) -> None:
@@ -142,6 +123,7 @@ def train(run: Run, command: str, began: float) -> int:
         trained = run.trained(state)
         for draw in run.task.figures().values():
             draw(trained)
+        save_animation(run.workdir.figures / "samples.gif", sorted(run.workdir.figures.glob("samples_*.png")))
         progress.record(step)
         print(f"done: {step} steps, figures in {run.workdir.figures}", flush=True)
     return 0
@@ -186,7 +168,8 @@ def loop(run: Run, state: TrainState, meta: dict[str, Any], progress: Progress, 
         if step % config.log_every == 0:
             window.check_finite(step)
             means = window.close()
-            file.write(step, "train", means)
+            if means:  # without phases there are none
+                file.write(step, "train", means)
             progress.log(step, "train", means)
         if step % config.evaluate_every == 0:
             with progress.paused():
@@ -194,6 +177,8 @@ def loop(run: Run, state: TrainState, meta: dict[str, Any], progress: Progress, 
                 scores = {name: float(np.mean(values)) for name, values in validate(trained).items()}
                 file.write(step, config.evaluation.split, scores)
                 progress.log(step, config.evaluation.split, scores)
+                for warning in run.task.warnings(scores):
+                    logging.warning("step %d: %s", step, warning)
                 draw_progress(run, trained)
         if step % config.checkpoint_every == 0 or step == config.steps or interrupt.signal:
             with progress.paused():

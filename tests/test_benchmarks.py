@@ -16,12 +16,13 @@ from benchmarks.flops import product_flops
 from benchmarks.peers_flax import LAYERS, stock
 from gm_jax.layers.conv import Conv, ConvTranspose
 from gm_jax.layers.norm import GroupNorm
+from gm_jax.losses import elbo, penalties
 from gm_jax.optim import learning_rate
 from gm_jax.tasks import DataSpec, make_task
 from tests.tiny import EXPERIMENTS, load, shrunk
 
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
-SIZES = {"classifier": (32, 32, 3), "diffusion": (28, 28, 1)}
+SIZES = {"classifier": (32, 32, 3), "diffusion": (28, 28, 1), "gan": (32, 32, 3), "vae": (32, 32, 3)}  # by task
 # Every part of a U-Net, whatever the shipped config leaves out.
 WHOLE_UNET = {
     "model__multipliers": (1, 2),
@@ -32,34 +33,47 @@ WHOLE_UNET = {
 }
 
 
-def open_network(experiment: str, changes: dict, batch: int = 2):
-    """Return the shrunk config, its network, variables without a zero, and a function of them with its inputs."""
-    config = shrunk(experiment, **changes)
+def open_networks(experiment: str, changes: dict | None = None, batch: int = 2):
+    """Return the shrunk config and, by the name of its PyTorch peer, each network, variables without a zero, inputs."""
+    config = shrunk(experiment, **(changes or {}))
     shape = SIZES[config.task]
     if config.task == "diffusion":
         config.diffusion.conditional = False  # the peers know the unconditional network
-    network = make_task(config, DataSpec(shape, tuple("0123456789"))).network
-    inputs = [jax.random.normal(jax.random.key(1), (batch, *shape))]
-    if config.task == "diffusion":
-        inputs.append(jnp.arange(1, batch + 1) * 9)
+    task = make_task(config, DataSpec(shape, tuple("0123456789")))
+    x = jax.random.normal(jax.random.key(1), (batch, *shape))
+    z = jax.random.normal(jax.random.key(2), (batch, config.model.get("latent_dim", 1)))
+    match config.task:
+        case "classifier":
+            networks = {"classifier": (task.network, x)}
+        case "diffusion":
+            networks = {"denoiser": (task.network, x, jnp.arange(1, batch + 1) * 9)}
+        case "gan":
+            networks = {"generator": (task.generator, z), "discriminator": (task.discriminator, x)}
+        case "vae":
+            networks = {"vae.encoder": (task.network.encoder, x), "vae.decoder": (task.network.decoder, z)}
+    return config, {net: (network, filled(network, inputs), inputs) for net, (network, *inputs) in networks.items()}
+
+
+def filled(network: nn.Module, inputs: list) -> dict:
+    """Return variables of which none is zero, of both signs but for variances, which keep activations near one."""
     generator = np.random.default_rng(0)
 
-    def filled(leaf):
-        return generator.uniform(0.1, 0.5, leaf.shape).astype(np.float32)
+    def fill(leaf):
+        fan_in = np.prod(leaf.shape[:-1]) if leaf.ndim > 1 else 9
+        return (3 * generator.uniform(0.1, 0.5, leaf.shape) / np.sqrt(fan_in)).astype(np.float32)
 
-    variables = jax.tree.map(filled, jax.eval_shape(network.init, jax.random.key(0), *inputs))
-    # Kernels of both signs, variances of one.
+    variables = jax.tree.map(fill, jax.eval_shape(network.init, jax.random.key(0), *inputs))
     variables["params"] = jax.tree.map(lambda x: x * generator.choice([-1, 1], x.shape), variables["params"])
-    return config, network, variables, inputs
+    return variables
 
 
 def one_of_each_network() -> list[tuple[str, dict]]:
-    """Return an experiment with changes for each network that a shipped config has, and for a whole U-Net."""
+    """Return an experiment with changes for each network that is compared, with batch norm too, and a whole U-Net."""
     found = {}
-    for experiment in EXPERIMENTS:
+    for experiment in [*compare.EXPERIMENTS, *(e for e in EXPERIMENTS if load(e).task == "classifier")]:
         config = load(experiment)
-        batch_norm = config.model.get("batch_norm", False)
-        found.setdefault((config.task, config.model.get("name"), batch_norm), experiment)
+        known = (config.model.get("name"), config.model.get("batch_norm", False))
+        found.setdefault(experiment if config.task in ("gan", "vae") else known, experiment)
     shipped_levels = {"model__multipliers": load("ddpm_mnist").model.multipliers, "model__dense": 16}
     changes = {"ddpm_mnist": shipped_levels}
     return [*((name, changes.get(name, {})) for name in found.values()), ("ddpm_mnist", WHOLE_UNET)]
@@ -70,18 +84,107 @@ def one_of_each_network() -> list[tuple[str, dict]]:
 def test_the_pytorch_peer_is_the_same_function(experiment, changes):
     import torch
 
-    from benchmarks.peers_torch import PEERS, copy_weights, trainable
+    from benchmarks.peers_torch import copy_weights, trainable
+    from benchmarks.torch_tasks import PEERS
 
-    config, network, variables, inputs = open_network(experiment, changes)
-    peer = PEERS[config.task](config, inputs[0].shape[1:], 10, "cpu").network.to(memory_format=torch.channels_last)
-    copy_weights(variables, peer)
-    assert sum(p.numel() for p in trainable(peer)) == sum(x.size for x in jax.tree.leaves(variables["params"]))
-    expected = np.asarray(jax.jit(network.apply)(variables, *inputs))
-    x, *rest = (torch.tensor(np.asarray(value)) for value in inputs)
-    with torch.inference_mode():
-        output = peer.eval()(x.permute(0, 3, 1, 2), *rest)
-    output = output.permute(0, 2, 3, 1).numpy() if output.ndim == 4 else output.numpy()
-    np.testing.assert_allclose(output, expected, atol=1e-4 * np.abs(expected).max())
+    config, networks = open_networks(experiment, changes)
+    peers = torch.nn.ModuleDict(PEERS[config.task](config, SIZES[config.task], 10, "cpu").networks)
+    for net, (network, variables, inputs) in networks.items():
+        peer = peers.get_submodule(net).to(memory_format=torch.channels_last)
+        copy_weights(variables, peer)
+        assert sum(p.numel() for p in trainable(peer)) == sum(x.size for x in jax.tree.leaves(variables["params"]))
+        expected = np.asarray(jax.jit(network.apply)(variables, *inputs))
+        x, *rest = (torch.tensor(np.asarray(value)) for value in inputs)
+        x = x.permute(0, 3, 1, 2) if x.ndim == 4 else x
+        turned = getattr(peer, "turned", False)
+        with torch.inference_mode():
+            output = peer.eval()(x.flip(2, 3) if turned and x.ndim == 4 else x, *rest)
+        if output.ndim == 4:
+            assert output.is_contiguous(memory_format=torch.channels_last)
+            output = (output.flip(2, 3) if turned else output).permute(0, 2, 3, 1)
+        assert np.std(expected) > 0.01 * np.abs(expected).max()
+        np.testing.assert_allclose(output.numpy(), expected, atol=1e-4 * np.abs(expected).max())
+
+
+@needs_torch
+def test_the_pytorch_peers_have_the_same_losses():
+    """A Gaussian and a Bernoulli likelihood, the KL divergence, and a slope with its second derivatives."""
+    import torch
+
+    from benchmarks.peers_torch import copy_weights
+    from benchmarks.torch_tasks import PEERS, kl_divergence, squared_slope
+
+    x, logits = (np.random.default_rng(i).uniform(0.1, 0.9, (3, 32, 32, 3)).astype(np.float32) for i in range(2))
+    theirs = [torch.tensor(value).permute(0, 3, 1, 2) for value in (x, logits)]
+    for experiment, expected in (
+        ("vae_mnist", elbo.bernoulli_log_likelihood(x, logits)),
+        ("vae_faces64", elbo.gaussian_log_likelihood(x, jax.nn.sigmoid(logits), jnp.log(0.1))),
+    ):
+        peer = PEERS["vae"](shrunk(experiment), (32, 32, 3), 10, "cpu")
+        value = peer.log_likelihood(peer.networks["vae"], *theirs)
+        np.testing.assert_allclose(value.item(), expected.mean(), rtol=1e-5)
+    kl = elbo.kl_divergence(x, logits).sum((1, 2, 3)).mean()
+    np.testing.assert_allclose(kl_divergence(*theirs).item(), kl, rtol=1e-5)
+
+    config, networks = open_networks("wgan_gp_cifar10")
+    network, variables, _ = networks["discriminator"]
+    critic = PEERS["gan"](config, (32, 32, 3), 10, "cpu").networks["discriminator"]
+    copy_weights(variables, critic)
+    slope = squared_slope(critic, torch.tensor(x).permute(0, 3, 1, 2).flip(2, 3))
+    slope.sum().backward()
+
+    def total(params):
+        return penalties.squared_slope(lambda x: network.apply({"params": params}, x), x).sum()
+
+    expected, gradients = jax.jit(jax.value_and_grad(total))(variables["params"])
+    np.testing.assert_allclose(slope.sum().item(), expected, rtol=1e-4)
+    gradient = np.asarray(gradients["conv1"]["kernel"])[::-1, ::-1].transpose(3, 2, 0, 1)
+    np.testing.assert_allclose(critic.conv1.weight.grad, gradient, atol=1e-4 * np.abs(gradient).max())
+
+
+@needs_torch
+def test_the_pytorch_step_follows_the_phases():
+    """Each phase moves its own network alone, as often as it says, and the average follows."""
+    import torch
+
+    from benchmarks.peers_torch import Torch
+
+    run = jax_ways.open_experiment("gan_mnist", 4)
+    run.config.update_from_flattened_dict({"gan.r1": 1.0, "gan.r1_every": 3, "gan.critic_steps": 2})
+    peer, seen = Torch(run, run.split("train"), "cpu"), []
+
+    def noted(phase):
+        def loss(networks, images, labels):
+            seen.append(
+                (phase.net, *(next(networks[net].parameters()).requires_grad for net in networks), images.sum())
+            )
+            return phase.loss(networks, images, labels)
+
+        return phase._replace(loss=loss)
+
+    peer.peer.phases = [noted(phase) for phase in peer.peer.phases]
+    way = peer.training("PyTorch")
+    assert way.cycle == 3
+    metrics = [way.call() for _ in range(4)]
+    critic, generator = ("discriminator", False, True), ("generator", True, False)
+    with_r1, without = [critic, critic, generator, critic], [critic, critic, generator]
+    assert [s[:3] for s in seen] == [*with_r1, *without, *without, *with_r1]
+    assert seen[0][3] != seen[1][3] and seen[0][3] == seen[3][3]  # fresh images for each repeat
+    assert ["r1" in m for m in metrics] == [True, False, False, True]
+    assert all(torch.isfinite(value) for m in metrics for value in m.values())
+
+
+@needs_torch
+def test_the_pytorch_average_follows_parameters_and_running_statistics():
+    import torch
+
+    from benchmarks.peers_torch import average_of
+
+    network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    values, average = average_of(network)
+    network(torch.randn(8, 3))
+    assert [tuple(value.shape) for value in values] == [(4, 3), (4,), (4,), (4,), (4,), (4,)]
+    assert [torch.equal(*pair) for pair in zip(values, average, strict=True)] == [True] * 4 + [False] * 2
 
 
 @needs_torch
@@ -100,7 +203,7 @@ def test_the_pytorch_peer_has_the_same_learning_rate():
 def test_the_pytorch_peer_augments(settings):
     import torch
 
-    from benchmarks.peers_torch import augment
+    from benchmarks.torch_tasks import augment
 
     images = torch.arange(32 * 32 * 3).view(1, 32, 32, 3).expand(64, -1, -1, -1) % 251
     images = images.to(torch.uint8)
@@ -139,8 +242,8 @@ def experiments_and_layers():
     """Yield a network with its variables and inputs: the layers by themselves, a U-Net, a network that pools."""
     x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
     yield Layers(), jax.jit(Layers().init)(jax.random.key(1), x), [x]
-    yield open_network("ddpm_mnist", WHOLE_UNET)[1:]
-    yield open_network("lenet_mnist", {})[1:]
+    yield open_networks("ddpm_mnist", WHOLE_UNET)[1]["denoiser"]
+    yield open_networks("lenet_mnist")[1]["classifier"]
 
 
 def test_flaxs_own_layers_are_the_same_function_of_the_same_parameters():
@@ -247,3 +350,55 @@ def test_a_peer_that_would_take_too_long_is_estimated(monkeypatch):
     run = jax_ways.open_experiment("fnn_mnist", 64)
     ways, timings = compare.scanned_training(run, 10)
     assert not ways and timings[compare.SCANNED].estimate == 100.0 / 2 * 64 / jax.device_count()
+
+
+def test_whole_cycles_of_lazy_phases_are_measured(monkeypatch):
+    clock, calls = [0.0], []
+    monkeypatch.setattr(timing.time, "sleep", lambda _: None)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+
+    def call():
+        calls.append(None)
+        clock[0] += 5.0 if len(calls) % 4 == 1 else 1.0
+
+    timings = timing.round_robin([timing.Way("lazy", call, cycle=4)], 3, seconds=0.1, patience=60.0)
+    assert len(calls) == 2 + 3 * 4 and timings["lazy"].rounds == [2.0] * 3
+
+
+def test_a_lazy_phase_counts_by_how_often_it_runs():
+    def work(**settings):
+        run = jax_ways.open_experiment("gan_mnist", 4)
+        run.config.gan.update(settings)
+        return jax_ways.step_flops(run)
+
+    without, always, lazy = work(r1=0.0), work(r1=1.0, r1_every=1), work(r1=1.0, r1_every=16)
+    assert without < lazy and (always - without) / 16 == lazy - without
+
+
+def test_a_gan_and_a_vae_are_compared(monkeypatch):
+    monkeypatch.setattr(timing, "PAUSE", 0.0)
+    monkeypatch.setattr(compare, "scanned_training", lambda run, fits: ([], {}))  # compiles long; tested above
+    with flagsaver.flagsaver(rounds=1, seconds=0.0, patience=0.1, batch_size=4):
+        training, sampling = compare.compare(["gan_mnist"])["rows"]
+        vae = jax_ways.open_experiment("vae_mnist:modern", 4)
+        peer, reason = compare.torch_peer(vae)
+        decoding = compare.sampling_row(vae, peer, reason)
+    share = 4 // jax.device_count()
+    generator = [64 * 128, 128 * 256, 256 * 512, 512 * 1024, 1024 * 784]
+    critic = [784 * 512, 512 * 256, 256]
+    # Forwards and, for what is learnt, both gradients, but for that of the first layer's input. The critic sees two
+    # images for each that is generated, and passes a gradient on to the generator.
+    critic_phase = sum(generator) + 2 * (3 * sum(critic) - critic[0])
+    generator_phase = 3 * sum(generator) - generator[0] + 2 * sum(critic)
+    assert training["flops"] == 2 * share * (critic_phase + generator_phase)
+    assert sampling["flops"] == 2 * 4 * sum(generator)
+    square = 512 * 512
+    encoder, decoder = [784 * 512, *[square] * 4, 512 * 80], [40 * 512, *[square] * 4, 512 * 784]
+    assert jax_ways.step_flops(vae) == 2 * share * (3 * (sum(encoder) + sum(decoder)) - encoder[0])
+    assert decoding["flops"] == 2 * 4 * sum(decoder)
+    ways = {compare.OURS, compare.STOCK} | ({compare.TORCH} if importlib.util.find_spec("torch") else set())
+    for row in (training, sampling, decoding):
+        assert ways == {name for name, way in row["ways"].items() if way["seconds"]}
+    if peer is not None:
+        metrics = peer.training(compare.TORCH).call()
+        assert metrics["elbo"] < 0 < metrics["kl"] and metrics["loss"] < -metrics["elbo"]  # the KL term is warmed up

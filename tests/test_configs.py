@@ -10,7 +10,9 @@ from gm_jax import evaluate, sample
 from gm_jax.errors import UserError
 from gm_jax.run import open_trained, open_training
 from gm_jax.workdir import Workdir, read_metrics
-from tests.tiny import CONFIGS, EXPERIMENTS, open_tiny, shrunk, train_tiny
+from tests.tiny import CONFIGS, EVERY_GAN_OPTION, EXPERIMENTS, load, open_tiny, shrunk, train_tiny
+
+ONE_PER_TASK = {load(name).task: name for name in reversed(CONFIGS)}  # the first in the alphabet; for gan, cgan_mnist
 
 
 @pytest.fixture(scope="module", params=EXPERIMENTS)
@@ -24,11 +26,9 @@ def test_workdir_holds_what_the_contract_says(trained):
     record = json.loads((workdir.path / "run.json").read_text())
     assert record["config"] == name and record["parameters"] and record["starts"][-1]["to_step"] == 4
     assert {"devices", "jax", "xla_flags"} <= record["environment"].keys()
-    assert [(line["step"], line["split"]) for line in read_metrics(workdir.metrics)] == [
-        (2, "train"),
-        (4, "train"),
-        (4, run.config.evaluation.split),
-    ]
+    training = [(2, "train"), (4, "train")] if run.task.phases() else []
+    lines = [(line["step"], line["split"]) for line in read_metrics(workdir.metrics)]
+    assert lines == [*training, (4, run.config.evaluation.split)]
     assert list(workdir.path.glob("events.out.tfevents.*"))
     for figure in run.task.figures():
         assert min(Image.open(workdir.figures / f"{figure}.png").size) > 50
@@ -58,10 +58,11 @@ def test_overrides_that_make_another_model_are_refused(trained):
         open_trained(name, {"seed": 77}, workdir)
 
 
-@pytest.mark.parametrize("name", sorted(CONFIGS))
+@pytest.mark.parametrize("name", sorted(ONE_PER_TASK.values()))
 def test_three_and_three_steps_equal_six(name, tmp_path):
     """Stop and restore within one process; the subprocess test kills a DDPM in earnest."""
-    changes = dict(evaluate_every=3, checkpoint_every=3, log_every=2)
+    options = EVERY_GAN_OPTION if name == ONE_PER_TASK["gan"] else {}
+    changes = dict(evaluate_every=3, checkpoint_every=3, log_every=2, **options)
     train_tiny(tmp_path / "halves", name, steps=3, **changes)
     halves = train_tiny(tmp_path / "halves", name, steps=6, **changes)
     whole = train_tiny(tmp_path / "whole", name, steps=6, **changes)

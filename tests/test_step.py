@@ -102,6 +102,25 @@ def test_a_phase_updates_its_network_alone():
     jax.tree.map(np.testing.assert_array_equal, after.opt_state["generator"], state.opt_state["generator"])
 
 
+def test_a_phase_may_draw_the_noise_of_another():
+    own, shared = ([], [])
+    for phases, seen in ((toy()[0], own), ([toy()[0][0], toy()[0][1]._replace(noise_of=0)], shared)):
+        _, optimizers, decays, state = toy()
+        step = make_train_step([phase._replace(loss=noise_alone(phase.net)) for phase in phases], optimizers, decays, 0)
+        index = np.arange(4, dtype=np.int32).reshape(1, 1, 4)
+        _, metrics = map_over(1, make_train_call(step))(state, {"image": np.zeros(64, np.float32)}, index)
+        seen.extend(metrics[net][0] for net in ("critic", "generator"))
+    assert shared[0] == shared[1] == own[0] != own[1]
+
+
+def noise_alone(net):
+    def loss(params, model_state, batch, key):
+        noise = jnp.mean(random.normal(random.example_keys(key, batch["position"])))
+        return params[net]["w"] * noise, ({net: noise}, model_state)
+
+    return loss
+
+
 def test_lazy_phase_runs_at_multiples_only_and_its_mean_is_honest():
     phases, optimizers, decays, state = toy(every=3)
     after, metrics = run_toy(phases, optimizers, decays, state, steps=6)

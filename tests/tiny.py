@@ -31,6 +31,7 @@ EVERY_CONFIG = {
     "sampling.n": 4,
 }
 BY_TASK = {
+    "autoencoder": {"dataset.name": "digits", "model.latent_dim": 6, "sampling.batch_size": 40},
     "classifier": {"dataset.name": "digits", "classifier.mean": (0.5,), "classifier.std": (0.5,)},
     "diffusion": {
         "dataset.name": "digits",
@@ -43,15 +44,46 @@ BY_TASK = {
         "diffusion.timesteps": 20,
         "sampling.steps": 5,
     },
+    "gan": {
+        "dataset.name": "digits",
+        "dataset.image_size": 16,
+        "model.latent_dim": 4,
+        "sampling.batch_size": 40,
+    },
+    "gaussian_mixture": {"dataset.name": "digits", "model.components": 3, "model.dimensions": 4},
+    "naive_bayes": {"dataset.name": "digits"},
+    "vae": {"dataset.name": "digits", "evaluation.importance_samples": 4, "sampling.batch_size": 40},
 }
-BY_MODEL = {  # model.name of a classifier
+GAN = ("generator", "discriminator")
+TWO_LAYERS = {"width": 4, "multipliers": (1, 2), "strides": (2, 2), "kernels": (4, 4)}
+BY_MODEL = {  # model.name
     "mlp": {"model.hidden": (8, 8)},
+    "conv": {"model.features": (4, 4)},
+    "dense": {"model.generator.hidden": (8, 8), "model.discriminator.hidden": (8,)},
+    "dcgan": {f"model.{net}.{key}": value for net in GAN for key, value in TWO_LAYERS.items()},
+    "residual": {"model.width": 8, "model.blocks": 1},
     "cnn": {"model.features": (4, 4, 4), "model.dense": 8},
     "lenet": {"model.features": (4, 4), "model.dense": 8},
     "speednet": {"model.widths": (8, 8, 8), "model.depth": 1},
     "alexnet": {"model.features": (4, 4, 4, 4, 4)},
     "resnet": {"model.stages": (1, 1), "model.width": 4},
     "resnet9": {"model.widths": (4, 4, 4)},
+}
+SMALL_SHAPES = {"dataset.name": "shapes", "dataset.image_size": 16}
+BY_DATASET = {"celeb_a": SMALL_SHAPES, "cats": SMALL_SHAPES, "faces64": SMALL_SHAPES}  # in place of what is not at hand
+
+
+EVERY_GAN_OPTION = {  # of those that fit together
+    "model__discriminator__spectral_norm": True,
+    "model__discriminator__dropout": 0.2,
+    "gan__critic_steps": 2,
+    "gan__label_smoothing": 0.1,
+    "gan__wrong_labels": True,
+    "gan__r1": 1.0,
+    "gan__r1_every": 2,
+    "gan__augment": ("colour", "translation", "cutout"),
+    "optim__generator__ema_decay": 0.9,
+    "optim__discriminator__learning_rate": 4e-4,
 }
 
 
@@ -78,7 +110,7 @@ def load(experiment: str) -> ConfigDict:
 
 def shrinking(config: ConfigDict, changes: dict) -> dict:
     """Return the dotted keys, with values, that shrink a config; `changes` have dots written as double underscores."""
-    by_model = BY_MODEL.get(config.model.get("name"), {})
+    by_model = {**BY_MODEL.get(config.model.get("name"), {}), **BY_DATASET.get(config.dataset.name, {})}
     changes = {key.replace("__", "."): value for key, value in changes.items()}
     return {**EVERY_CONFIG, **BY_TASK[config.task], **by_model, **changes}
 

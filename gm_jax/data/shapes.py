@@ -3,6 +3,9 @@
 Example i of a split is a function of (split, i) alone: the same on every machine, however many are drawn.
 """
 
+import functools
+import itertools
+
 import numpy as np
 
 ATTRIBUTES = {
@@ -19,6 +22,14 @@ BACKGROUND = 235.0
 _STREAMS = {"train": 0, "test": 1}
 
 
+def place(attributes: dict[str, np.ndarray], jitter: np.ndarray) -> np.ndarray:
+    """Return the geometry [count, 4] that attributes mean, for a jitter [count, 4] in [-1, 1]: see `describe`."""
+    x = np.where(attributes["horizontal"] == 0, 0.35, 0.65) + 0.03 * jitter[:, 0]
+    y = np.where(attributes["vertical"] == 0, 0.35, 0.65) + 0.03 * jitter[:, 1]
+    radius = np.where(attributes["size"] == 0, 0.135, 0.21) + 0.012 * jitter[:, 2]
+    return np.stack([x, y, radius, 0.25 * jitter[:, 3]], axis=1).astype(np.float32)
+
+
 def describe(split: str, count: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Return the attributes (int32 [count] each) and the geometry [count, 4]: centre x and y, radius, turn.
 
@@ -32,10 +43,7 @@ def describe(split: str, count: int) -> tuple[dict[str, np.ndarray], np.ndarray]
         name: (uniform[:, i] * len(values)).astype(np.int32) for i, (name, values) in enumerate(ATTRIBUTES.items())
     }
     jitter = 2 * uniform[:, len(ATTRIBUTES) :] - 1
-    x = np.where(attributes["horizontal"] == 0, 0.35, 0.65) + 0.03 * jitter[:, 0]
-    y = np.where(attributes["vertical"] == 0, 0.35, 0.65) + 0.03 * jitter[:, 1]
-    radius = np.where(attributes["size"] == 0, 0.135, 0.21) + 0.012 * jitter[:, 2]
-    return attributes, np.stack([x, y, radius, 0.25 * jitter[:, 3]], axis=1).astype(np.float32)
+    return attributes, place(attributes, jitter)
 
 
 def draw(images: np.ndarray, attributes: dict[str, np.ndarray], geometry: np.ndarray) -> None:
@@ -64,3 +72,25 @@ def _distance(shape: int, geometry: np.ndarray, side: int) -> np.ndarray:
         return np.maximum(np.abs(x), np.abs(y)) - 0.89 * radius  # the area of the circle
     # An equilateral triangle pointing up: the largest of the distances to its three sides.
     return np.maximum(y, np.float32(np.sqrt(0.75)) * np.abs(x) - 0.5 * y) - 0.65 * radius
+
+
+@functools.lru_cache(maxsize=2)
+def _templates(side: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Attributes and images float32 [n, pixels] of every combination, jittered by a few even steps."""
+    values = [range(len(names)) for names in ATTRIBUTES.values()]
+    steps = [(-0.67, 0.0, 0.67), (-0.67, 0.0, 0.67), (0.0,), (-0.8, -0.4, 0.0, 0.4, 0.8)]
+    table = np.array(list(itertools.product(*values, *steps)))
+    attributes = {name: table[:, i].astype(np.int32) for i, name in enumerate(ATTRIBUTES)}
+    images = np.empty((len(table), side, side, 3), np.uint8)
+    draw(images, attributes, place(attributes, table[:, len(ATTRIBUTES) :]))
+    return attributes, images.reshape(len(table), -1).astype(np.float32)
+
+
+def read(images: np.ndarray) -> list[frozenset[str]]:
+    """Return the attributes of each of the images uint8 [n, S, S, 3] as words: those of the nearest drawing."""
+    n, side = images.shape[:2]
+    block = side // 32 if side % 32 == 0 else 1  # 32 pixels tell enough
+    attributes, known = _templates(side // block)
+    asked = images.reshape(n, side // block, block, side // block, block, 3).mean((2, 4), np.float32).reshape(n, -1)
+    nearest = np.argmin((known * known).sum(1) - 2.0 * asked @ known.T, axis=1)
+    return [frozenset(names[attributes[name][i]] for name, names in ATTRIBUTES.items()) for i in nearest]

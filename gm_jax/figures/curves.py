@@ -31,6 +31,26 @@ def save_curves(path: Path, metrics: Path, names: Sequence[str], caption: str) -
     save_figure(path, figure, caption)
 
 
+def save_table(path: Path, metrics: Path, names: Sequence[str]) -> None:
+    """Write the named metrics of a metrics.jsonl as a Markdown table: a row a logged step, a column a split and name.
+
+    Where a config logs every epoch, a row is an epoch.
+    """
+    lines = [line for line in read_metrics(metrics) if any(name in line for name in names)]
+    splits = dict.fromkeys(line["split"] for line in lines)
+    columns = [
+        (s, name) for s in splits for name in names if any(s == line["split"] and name in line for line in lines)
+    ]
+    rows: dict[int, dict] = {}
+    for line in lines:
+        row = rows.setdefault(line["step"], {})
+        row.update({(line["split"], name): f"{line[name]:.4f}" for name in names if name in line})
+    head = ["step", *(f"{split} {name}" for split, name in columns)]
+    body = [[str(step), *(row.get(column, "") for column in columns)] for step, row in rows.items()]
+    text = [f"| {' | '.join(cells)} |" for cells in (head, ["---:"] * len(head), *body)]
+    path.write_text("\n".join(text) + "\n")
+
+
 def save_figure(path: Path, figure, caption: str) -> None:
     """Save a matplotlib figure as a PNG, with a caption below."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 MARGIN = 2  # pixels between images, before enlarging
+FRAMES = 60  # of an animation at most
 
 
 def grid(images: np.ndarray, columns: int) -> np.ndarray:
@@ -27,7 +28,23 @@ def save_grid(path: Path, images: np.ndarray, columns: int, caption: str) -> Non
 
     sheet = Image.fromarray(grid(images, columns))
     scale = max(1, round(900 / max(sheet.size)))
-    _save_sheet(path, sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST), caption)
+    save_sheet(path, sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST), caption)
+
+
+def save_strips(path: Path, strips: np.ndarray, caption: str) -> None:
+    """Write strips of images uint8 [rows, columns, H, W, C] as one grid."""
+    save_grid(path, strips.reshape(-1, *strips.shape[2:]), strips.shape[1], caption)
+
+
+def save_versions(path: Path, versions: Sequence[np.ndarray], columns: int, caption: str) -> None:
+    """Write versions of the same images, each uint8 [n, H, W, C], one below the other in every row of `columns`.
+
+    Images that do not fill a row are left out.
+    """
+    columns = min(columns, len(versions[0]))
+    whole = len(versions[0]) // columns * columns
+    rows = np.stack([images[:whole].reshape(-1, columns, *images.shape[1:]) for images in versions], axis=1)
+    save_strips(path, rows.reshape(-1, *rows.shape[2:]), caption)
 
 
 def save_labelled_grid(path: Path, images: np.ndarray, labels: Sequence[str], columns: int, caption: str) -> None:
@@ -47,10 +64,10 @@ def save_labelled_grid(path: Path, images: np.ndarray, labels: Sequence[str], co
         picture = picture.resize((image.shape[1] * scale, image.shape[0] * scale), Image.Resampling.NEAREST)
         sheet.paste(picture, (centre - picture.width // 2, top + 4))
         draw.text((centre, top + picture.height + 5), label, fill="black", font=font, anchor="ma")
-    _save_sheet(path, sheet, caption)
+    save_sheet(path, sheet, caption)
 
 
-def _save_sheet(path: Path, sheet, caption: str) -> None:
+def save_sheet(path: Path, sheet, caption: str) -> None:
     """Save a Pillow image with a caption below it."""
     from PIL import Image, ImageDraw, ImageFont
 
@@ -62,10 +79,22 @@ def _save_sheet(path: Path, sheet, caption: str) -> None:
     save_atomically(page, path)
 
 
-def save_atomically(image, path: Path) -> None:
+def save_animation(path: Path, frames: Sequence[Path]) -> None:
+    """Write pictures that were saved before, at most `FRAMES` of them, as an animated GIF; none make no file."""
+    from PIL import Image
+
+    if not frames:
+        return
+    shown = np.unique(np.linspace(0, len(frames) - 1, FRAMES).round().astype(int))
+    first, *others = (Image.open(frames[i]).convert("RGB") for i in shown)
+    times = [200] * len(others) + [2000]  # milliseconds; the last stays
+    save_atomically(first, path, save_all=True, append_images=others, duration=times, loop=0)
+
+
+def save_atomically(image, path: Path, **settings) -> None:
     """Save a Pillow image under a temporary name first, so that a viewer never meets half a picture."""
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    image.save(temporary)
+    image.save(temporary, **settings)
     os.replace(temporary, path)
 
 

@@ -1,6 +1,5 @@
 """The table of networks that map images to logits, and how a config becomes one of them."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 from gm_jax.errors import UserError, nearest
 from gm_jax.models.alexnet import AlexNet
 from gm_jax.models.cnn import CNN, LeNet, SpeedNet
+from gm_jax.models.keywords import accepted, check_keywords
 from gm_jax.models.mlp import MLP
 from gm_jax.models.resnet import ResNet, ResNet9
 
@@ -22,7 +22,6 @@ CLASSIFIERS = {
     "resnet": ResNet,
     "resnet9": ResNet9,
 }
-GIVEN = ("classes", "axis_name", "parent", "name")  # fields that no config sets
 
 
 def make_classifier(
@@ -38,12 +37,7 @@ def make_classifier(
     """
     if name not in CLASSIFIERS:
         raise UserError(f"model.name={name!r} is not one of {', '.join(CLASSIFIERS)}{nearest(name, CLASSIFIERS)}")
-    known = [field.name for field in dataclasses.fields(CLASSIFIERS[name]) if field.name not in GIVEN]
-    for keyword in keywords:
-        if keyword not in known:
-            raise UserError(
-                f"model {name} has no key model.{keyword}{nearest(keyword, known)}: it has {', '.join(known)}"
-            )
+    check_keywords(name, keywords, accepted([CLASSIFIERS[name]], given=("classes", "axis_name")))
     dtype = keywords.get("dtype")
     try:
         floating = dtype is None or jnp.issubdtype(jnp.dtype(dtype), jnp.floating)

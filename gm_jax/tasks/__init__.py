@@ -7,7 +7,15 @@ from ml_collections import ConfigDict
 from gm_jax.errors import UserError, nearest
 from gm_jax.tasks.task import DataSpec, Task
 
-TASKS = {"classifier": "Classifier", "diffusion": "Diffusion"}  # module in this package: its Task
+TASKS = {  # module in this package: its Task
+    "autoencoder": "Autoencoder",
+    "classifier": "Classifier",
+    "diffusion": "Diffusion",
+    "gan": "GAN",
+    "gaussian_mixture": "GaussianMixture",
+    "naive_bayes": "NaiveBayes",
+    "vae": "VAE",
+}
 
 
 def make_task(config: ConfigDict, spec: DataSpec) -> Task:

@@ -15,7 +15,7 @@ from gm_jax.losses.classification import cross_entropy
 from gm_jax.metrics import classification as metrics
 from gm_jax.models.classifiers import make_classifier
 from gm_jax.step import AXIS, Phase
-from gm_jax.tasks.task import DataSpec, Task, Trained
+from gm_jax.tasks.task import DataSpec, Task, Trained, check_labels
 
 NET = "classifier"
 CALIBRATION_BINS = 15
@@ -59,15 +59,7 @@ class Classifier(Task):
         self.last_predictions = (None, {})  # of which `Trained`, and what
 
     def check_data(self, split, data):
-        if "label" not in data:
-            raise UserError(f"split '{split}' has no labels: a classifier needs them, so use another split or data set")
-        labels = data["label"]
-        wrong = np.flatnonzero((labels < 0) | (labels >= self.classes))
-        if wrong.size:
-            raise UserError(
-                f"label {labels[wrong[0]]} of example {wrong[0]} in split '{split}' is not one of the {self.classes} "
-                f"classes 0 ... {self.classes - 1} ({wrong.size} such labels): mend the data, or use another split"
-            )
+        check_labels(split, data, self.classes)
 
     def init(self, key):
         return {NET: self.network.init(key, jnp.zeros((1, *self.spec.image_shape)))}
@@ -152,12 +144,20 @@ class Classifier(Task):
             evaluation = self.config.evaluation
             data = trained.split(evaluation.split)
             data = {name: np.asarray(data[name][: evaluation.n]) for name in ("image", "label")}
-            run = parallel.map_examples(
-                lambda variables, batch: {"predicted": jnp.argmax(self.logits(variables, batch["image"]), -1)},
-                min(evaluation.batch_size, len(data["image"])),
-            )
-            self.last_predictions = (trained, {**data, **run(trained.variables, {"image": data["image"]})})
+            self.last_predictions = (trained, {**data, "predicted": self.predict(trained, data["image"])})
         return self.last_predictions[1]
+
+    def predict(self, trained: Trained, image: np.ndarray) -> np.ndarray:
+        """Return the most likely class of each of the images uint8 [n, H, W, C], int32 [n]."""
+        run = parallel.map_examples(
+            lambda variables, batch: jnp.argmax(self.logits(variables, batch["image"]), -1),
+            min(self.config.evaluation.batch_size, len(image)),
+        )
+        return run(trained.variables, {"image": image})
+
+    def describe(self, trained: Trained, image: np.ndarray) -> list[frozenset[str]]:
+        """Return the name of the most likely class of each of the images, as a judge does."""
+        return [frozenset([self.spec.label_names[number]]) for number in self.predict(trained, image)]
 
     def draw_curves(self, trained: Trained) -> None:
         """Plot accuracy and loss in training and validation over the steps."""

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from gm_jax import images, parallel, random
 from gm_jax.errors import UserError, nearest
 from gm_jax.figures.curves import save_curves
-from gm_jax.figures.grid import save_grid
+from gm_jax.figures.grid import save_grid, save_strips
 from gm_jax.losses import diffusion as losses
 from gm_jax.models.unet import UNet
 from gm_jax.samplers import diffusion as samplers
@@ -221,8 +221,3 @@ def sampling_plan(sampling: ConfigDict, T: int) -> tuple[int, float]:
     steps = sampling.steps if sampling.steps is not None else (T if ancestral else min(50, T))
     samplers.timesteps(T, steps)
     return steps, 1.0 if ancestral else sampling.eta
-
-
-def save_strips(path, strips: np.ndarray, caption: str) -> None:
-    """Save strips uint8 [rows, columns, H, W, C] as one grid."""
-    save_grid(path, strips.reshape(-1, *strips.shape[2:]), strips.shape[1], caption)

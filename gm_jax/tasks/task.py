@@ -9,6 +9,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from gm_jax.errors import UserError
+from gm_jax.judge import Judge
 from gm_jax.step import Batch, Phase
 from gm_jax.workdir import Workdir
 
@@ -48,6 +50,7 @@ class Trained:
         split: reads a split of the data as {"image": uint8 [N, H, W, C], ...}; called only by figures that show data.
         caption: goes under every figure; announces a stand-in.
         chunk: examples that are sampled or evaluated at once.
+        judge: opens the judge of images that `evaluation.judge` names; UserError if it names none.
     """
 
     variables: Variables
@@ -57,6 +60,37 @@ class Trained:
     split: Callable[[str], dict[str, np.ndarray]]
     caption: str
     chunk: int
+    judge: Callable[[], Judge]
+
+    def first(self, split: str, n: int | None) -> dict[str, np.ndarray]:
+        """Return the first n examples (None: all) of a split as a batch, with the "position" of each."""
+        data = {name: np.asarray(values[:n]) for name, values in self.split(split).items()}
+        return {**data, "position": np.arange(len(data["image"]), dtype=np.int32)}
+
+
+class Row(NamedTuple):
+    """One run's images in a picture that has a row for each run.
+
+    Attributes:
+        images: uint8 [n, H, W, C].
+        reference: what they should look like, drawn once above all rows; None: nothing.
+    """
+
+    images: np.ndarray
+    reference: np.ndarray | None = None
+
+
+def check_labels(split: str, data: Batch, classes: int) -> None:
+    """Raise UserError unless every example of a split has a label that is one of the classes."""
+    if "label" not in data:
+        raise UserError(f"split '{split}' has no labels, but they are needed here: use another split or data set")
+    labels = data["label"]
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if wrong.size:
+        raise UserError(
+            f"label {labels[wrong[0]]} of example {wrong[0]} in split '{split}' is not one of the {classes} classes "
+            f"0 ... {classes - 1} ({wrong.size} such labels): mend the data, or use another split"
+        )
 
 
 class Task(abc.ABC):
@@ -66,9 +100,11 @@ class Task(abc.ABC):
         config: the run's config.
         spec: of the data.
         monitor: the validation metric whose best checkpoint is kept, and "min" or "max".
+        units: what the numbers in evaluation.json are measured in, by name, where that needs saying.
     """
 
     monitor: tuple[str, str] = ("loss", "min")
+    units: dict[str, str] = {}  # noqa: RUF012  (never changed)
 
     def __init__(self, config: ConfigDict, spec: DataSpec):
         """Build the networks.
@@ -86,13 +122,24 @@ class Task(abc.ABC):
     def init(self, key: jax.Array) -> dict[str, Tree]:
         """Return the initial Flax variables of each network."""
 
+    def fit(self, data: Batch) -> dict[str, Tree]:
+        """Return the parameters to begin with, by network, that the training split tells: in closed form or by EM.
+
+        They replace those of `init`, whose shapes they have; {}: nothing is estimated.
+        """
+        return {}
+
     @abc.abstractmethod
     def phases(self) -> Sequence[Phase]:
-        """Return the updates of one step, in order."""
+        """Return the updates of one step, in order; []: nothing is trained beyond what `fit` estimates."""
 
     @abc.abstractmethod
     def validate(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
         """Return per-example values [B, ...]; their means are logged during training."""
+
+    def warnings(self, scores: dict[str, float]) -> list[str]:
+        """Return what looks wrong about a run whose validation gave these means, a sentence each."""
+        return []
 
     def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
         """Return per-example values [B, ...], as thorough as it gets; their means are what evaluation.json holds."""
@@ -105,6 +152,11 @@ class Task(abc.ABC):
     def sample(self, trained: Trained, n: int, seed: int) -> dict[str, np.ndarray] | None:
         """Return {"images": uint8 [n, H, W, C], "labels": int32 [n] if conditional}; None: this task draws none."""
         return None
+
+    def rows(self, trained: Trained, n: int) -> dict[str, Row]:
+        """Return the images by which the runs of a sweep are compared, by the picture's name; by default samples."""
+        drawn = self.sample(trained, n, self.config.sampling.seed)
+        return {} if drawn is None else {"samples": Row(drawn["images"])}
 
     @abc.abstractmethod
     def figures(self) -> dict[str, Callable[[Trained], None]]:

@@ -1,0 +1,292 @@
+"""The encoders, decoders, generators and discriminators of gm_jax/models in plain PyTorch, with the same names.
+
+Inputs are latents [B, D], or images NCHW in channels-last memory. Where a stride of 2 leaves an odd row and column of
+padding, these networks put them where PyTorch's arguments do (`padding`, `output_padding`), which is the side opposite
+to JAX's "SAME": the other side costs a copy. Networks that are `turned` therefore compute the image, turned by 180
+degrees, that JAX's compute of a turned image; `peers_torch.copy_weights` turns the weights.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.torch_networks import flat
+
+
+def conv(inputs: int, outputs: int, kernel: int, stride: int, bias: bool = True) -> nn.Conv2d:
+    """A convolution that divides the grid by the stride."""
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding=(kernel - stride + 1) // 2, bias=bias)
+
+
+def conv_transpose(inputs: int, outputs: int, kernel: int, stride: int, bias: bool = True) -> nn.ConvTranspose2d:
+    """A transposed convolution that multiplies the grid by the stride."""
+    overlap = kernel - stride
+    return nn.ConvTranspose2d(
+        inputs, outputs, kernel, stride, padding=(overlap + 1) // 2, output_padding=overlap % 2, bias=bias
+    )
+
+
+def reading(grid: tuple[int, int, int], layer: nn.Module) -> nn.Module:
+    """Note that the inputs of a layer are those of a grid (height, width, channels), whose weights turn with it."""
+    layer.grid, layer.grid_axis = grid, 0
+    return layer
+
+
+def painting(grid: tuple[int, int, int], layer: nn.Module) -> nn.Module:
+    """Note that the outputs of a layer are those of a grid (height, width, channels)."""
+    layer.grid, layer.grid_axis = grid, -1
+    return layer
+
+
+def unflat(x: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    """[B, H W C] -> [B, C, H, W] in channels-last memory, which moves nothing."""
+    return x.view(-1, *grid).permute(0, 3, 1, 2)
+
+
+class ConvEncoder(nn.Module):
+    """3x3 convolutions of stride 2 with ReLU, perhaps a hidden dense layer, and a dense one."""
+
+    turned = True
+
+    def __init__(self, shape, outputs, features=(32, 64), dense=0):
+        super().__init__()
+        self.depth, (height, width, channels) = len(features), shape
+        for i, each in enumerate(features):
+            self.add_module(f"conv{i}", conv(channels, each, 3, 2))
+            height, width, channels = height // 2, width // 2, each
+        grid = (height, width, channels)
+        if dense:
+            self.dense = reading(grid, nn.Linear(math.prod(grid), dense))
+            self.head = nn.Linear(dense, outputs)
+        else:
+            self.dense = None
+            self.head = reading(grid, nn.Linear(math.prod(grid), outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i in range(self.depth):
+            x = F.relu(getattr(self, f"conv{i}")(x), inplace=True)
+        x = flat(x)
+        if self.dense is not None:
+            x = F.relu(self.dense(x), inplace=True)
+        return self.head(x)
+
+
+class ConvDecoder(nn.Module):
+    """A dense layer, transposed 3x3 convolutions of stride 2, and one of stride 1."""
+
+    turned = True
+
+    def __init__(self, shape, latents, features=(32, 64)):
+        super().__init__()
+        self.depth, shrunk, channels = len(features), 2 ** len(features), features[-1]
+        self.grid = (shape[0] // shrunk, shape[1] // shrunk, channels)
+        self.dense = painting(self.grid, nn.Linear(latents, math.prod(self.grid)))
+        for i, each in enumerate(reversed(features)):
+            self.add_module(f"conv{i}", conv_transpose(channels, each, 3, 2))
+            channels = each
+        self.head = conv_transpose(channels, shape[2], 3, 1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = unflat(F.relu(self.dense(z), inplace=True), self.grid)
+        for i in range(self.depth):
+            x = F.relu(getattr(self, f"conv{i}")(x), inplace=True)
+        return self.head(x)
+
+
+class ResidualBlocks(nn.Module):
+    """Residual dense blocks of one width with layer norm before each."""
+
+    def __init__(self, width, blocks):
+        super().__init__()
+        self.blocks = blocks
+        for i in range(blocks):
+            self.add_module(f"norm{i}", nn.LayerNorm(width, eps=1e-6))
+            self.add_module(f"in{i}", nn.Linear(width, width))
+            self.add_module(f"out{i}", nn.Linear(width, width))
+        self.last_norm = nn.LayerNorm(width, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i in range(self.blocks):
+            h = F.silu(getattr(self, f"in{i}")(getattr(self, f"norm{i}")(x)))
+            x = x + getattr(self, f"out{i}")(h)
+        return F.silu(self.last_norm(x))
+
+
+class ResidualEncoder(nn.Module):
+    """Residual dense blocks over the pixels."""
+
+    def __init__(self, shape, outputs, width=512, blocks=2):
+        super().__init__()
+        self.enter = nn.Linear(math.prod(shape), width)
+        self.blocks = ResidualBlocks(width, blocks)
+        self.head = nn.Linear(width, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.blocks(self.enter(flat(x))))
+
+
+class ResidualDecoder(nn.Module):
+    """The mirror of `ResidualEncoder`."""
+
+    def __init__(self, shape, latents, width=512, blocks=2):
+        super().__init__()
+        self.shape = shape
+        self.enter = nn.Linear(latents, width)
+        self.blocks = ResidualBlocks(width, blocks)
+        self.head = nn.Linear(width, math.prod(shape))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return unflat(self.head(self.blocks(self.enter(z))), self.shape)
+
+
+class VAENetwork(nn.Module):
+    """An encoder and a decoder, called one by one, and perhaps the logarithm of the pixels' standard deviation."""
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, learned_scale: bool):
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+        if learned_scale:
+            self.log_scale = nn.Parameter(torch.tensor(math.log(0.1)))
+
+    def compile(self, *arguments, **keywords) -> None:
+        """Compile what is called: both halves."""
+        self.encoder.compile(*arguments, **keywords)
+        self.decoder.compile(*arguments, **keywords)
+
+
+def conv_coders(shape, latents, features=(32, 64), dense=0) -> tuple[nn.Module, nn.Module]:
+    """The encoder and the decoder called "conv"."""
+    return ConvEncoder(shape, 2 * latents, features, dense), ConvDecoder(shape, latents, features)
+
+
+def residual_coders(shape, latents, width=512, blocks=2) -> tuple[nn.Module, nn.Module]:
+    """The encoder and the decoder called "residual"."""
+    return ResidualEncoder(shape, 2 * latents, width, blocks), ResidualDecoder(shape, latents, width, blocks)
+
+
+CODERS = {"conv": conv_coders, "residual": residual_coders}  # by config.model.name
+
+
+class Generator(nn.Module):
+    """DCGAN's generator: transposed convolutions with batch norm."""
+
+    turned = True
+
+    def __init__(
+        self,
+        shape,
+        latents,
+        width=64,
+        multipliers=(8, 4, 2, 1),
+        strides=(2, 2, 2, 2),
+        kernels=(4, 4, 4, 4),
+        dense=False,
+        slope=0.0,
+    ):
+        super().__init__()
+        self.depth, self.dense, self.slope = len(multipliers), dense, slope
+        channels, factor = [width * m for m in multipliers], math.prod(strides)
+        self.grid = (shape[0] // factor, shape[1] // factor, channels[0])
+        if dense:
+            self.stem = painting(self.grid, nn.Linear(latents, math.prod(self.grid), bias=False))
+            self.stem_norm = painting(self.grid, nn.BatchNorm1d(math.prod(self.grid)))
+        else:
+            self.stem = nn.ConvTranspose2d(latents, channels[0], self.grid[:2], bias=False)
+            self.stem_norm = nn.BatchNorm2d(channels[0])
+        outputs = [*channels[1:], shape[2]]
+        for i in range(self.depth):
+            self.add_module(f"conv{i}", conv_transpose(channels[i], outputs[i], kernels[i], strides[i], bias=False))
+            if i < self.depth - 1:
+                self.add_module(f"norm{i}", nn.BatchNorm2d(outputs[i]))
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = self.stem_norm(self.stem(z if self.dense else z[:, :, None, None]))
+        x = F.leaky_relu(x, self.slope, inplace=True)
+        x = unflat(x, self.grid) if self.dense else x
+        for i in range(self.depth):
+            x = getattr(self, f"conv{i}")(x)
+            if i < self.depth - 1:
+                x = F.leaky_relu(getattr(self, f"norm{i}")(x), self.slope, inplace=True)
+        return torch.tanh(x)
+
+
+class Discriminator(nn.Module):
+    """DCGAN's discriminator: convolutions down to one number."""
+
+    turned = True
+
+    def __init__(
+        self,
+        shape,
+        width=64,
+        multipliers=(1, 2, 4, 8),
+        strides=(2, 2, 2, 2),
+        kernels=(4, 4, 4, 4),
+        dense=False,
+        batch_norm=True,
+        dropout=0.0,
+        bias=True,
+        slope=0.2,
+    ):
+        super().__init__()
+        self.depth, self.dense, self.slope = len(multipliers), dense, slope
+        rows, columns, channels = shape
+        for i, (multiplier, stride, kernel) in enumerate(zip(multipliers, strides, kernels, strict=True)):
+            norm, outputs = batch_norm and i > 0, width * multiplier
+            self.add_module(f"conv{i}", conv(channels, outputs, kernel, stride, bias and not norm))
+            self.add_module(f"norm{i}", nn.BatchNorm2d(outputs) if norm else nn.Identity())
+            rows, columns, channels = rows // stride, columns // stride, outputs
+        self.dropout = nn.Dropout(dropout)
+        grid = (rows, columns, channels)
+        self.head = (
+            reading(grid, nn.Linear(math.prod(grid), 1, bias)) if dense else nn.Conv2d(channels, 1, grid[:2], bias=bias)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i in range(self.depth):
+            x = getattr(self, f"norm{i}")(getattr(self, f"conv{i}")(x))
+            x = self.dropout(F.leaky_relu(x, self.slope, inplace=True))
+        return self.head(flat(x) if self.dense else x).flatten()
+
+
+class DenseGenerator(nn.Module):
+    """Dense layers with leaky ReLU, batch norm after all but the first and the last."""
+
+    def __init__(self, shape, latents, hidden=(128, 256, 512, 1024), slope=0.2):
+        super().__init__()
+        self.shape, self.depth, self.slope, inputs = shape, len(hidden), slope, latents
+        for i, units in enumerate(hidden):
+            self.add_module(f"dense{i}", nn.Linear(inputs, units, bias=i == 0))
+            self.add_module(f"norm{i}", nn.BatchNorm1d(units) if i else nn.Identity())
+            inputs = units
+        self.head = nn.Linear(inputs, math.prod(shape))
+
+    def forward(self, z: Tensor) -> Tensor:
+        for i in range(self.depth):
+            z = getattr(self, f"norm{i}")(getattr(self, f"dense{i}")(z))
+            z = F.leaky_relu(z, self.slope, inplace=True)
+        return unflat(torch.tanh(self.head(z)), self.shape)
+
+
+class DenseDiscriminator(nn.Module):
+    """Dense layers with leaky ReLU over the pixels."""
+
+    def __init__(self, shape, hidden=(512, 256), dropout=0.0, slope=0.2):
+        super().__init__()
+        self.depth, self.slope, inputs = len(hidden), slope, math.prod(shape)
+        for i, units in enumerate(hidden):
+            self.add_module(f"dense{i}", nn.Linear(inputs, units))
+            inputs = units
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(inputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = flat(x)
+        for i in range(self.depth):
+            x = self.dropout(F.leaky_relu(getattr(self, f"dense{i}")(x), self.slope, inplace=True))
+        return self.head(x).flatten()
+
+
+GANS = {"dcgan": (Generator, Discriminator), "dense": (DenseGenerator, DenseDiscriminator)}  # by config.model.name

@@ -1,0 +1,39 @@
+"""W6 and H2: a DCGAN on MNIST, with the networks of TensorFlow's tutorial.
+
+    python -m gm_jax.main --config=configs/dcgan_mnist.py           # for a GPU: ten hours on two CPU cores
+    python -m gm_jax.main --config=configs/dcgan_mnist.py:modern    # aim: digits within half an hour on two CPU cores
+
+One dense and three transposed convolutions up (7x7 -> 7x7x128 -> 14x14x64 -> 28x28x1), two convolutions and a dense
+layer down, 100 epochs, batches of 256 are W6's (000, section 6.7); batch norm, leaky ReLU, dropout, 100 noise values
+and two optimisers are H2's (002), whose 50 epochs are half of the way: `figures/samples.gif` passes them. Both show
+samples only. `modern` is a third as large and adds an R1 penalty in place of dropout and a moving average.
+"""
+
+from gm_jax.defaults import SMALL_DCGAN, TUTORIAL_DCGAN, check_variant, gan_config, set_epochs
+
+VARIANTS = ("modern",)
+
+
+def get_config(variant=""):
+    check_variant(variant, *VARIANTS)
+    config = gan_config()
+    config.dataset.name = "mnist"
+    config.model = TUTORIAL_DCGAN
+    config.batch_size = 256
+    config.optim.learning_rate = 1e-4
+    config.optim.beta1 = 0.9
+    set_epochs(config, epochs=100, examples=60_000, checkpoint_epochs=5)
+    config.if_embedded = {"steps": 1200}
+    if variant == "modern":
+        modernise(config)
+    return config
+
+
+def modernise(config):
+    config.model = SMALL_DCGAN
+    config.gan.r1 = 1.0
+    config.batch_size = 128
+    config.optim.learning_rate = 2e-4
+    config.optim.beta1 = 0.5
+    config.optim.generator.ema_decay = 0.999
+    set_epochs(config, epochs=20, examples=60_000, checkpoint_epochs=2)

@@ -1,0 +1,145 @@
+"""Arithmetic with latents (Radford et al. 2016, section 6.3.2): smiling woman - neutral woman + neutral man.
+
+An expression joins terms with + and - between spaces. A term is either sample numbers, chosen by hand: "3,17,42", or
+words that a judge must find on a sample: "red circle". Its latent is the mean of those of its samples.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from gm_jax.errors import UserError, nearest
+from gm_jax.figures.grid import save_labelled_grid
+from gm_jax.judge import Judge
+
+ROWS = 4  # answers from different samples
+EXAMPLES = 16  # samples that a term described in words averages, at most
+
+
+class Term(NamedTuple):
+    """One term of an expression.
+
+    Attributes:
+        sign: 1 or -1.
+        words: what its samples must show; () if they are numbered.
+        numbers: of its samples; () if they are described.
+    """
+
+    sign: int
+    words: tuple[str, ...]
+    numbers: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return " ".join(self.words) or ",".join(map(str, self.numbers))
+
+
+def parse(expression: str) -> list[Term]:
+    """Return the terms of an expression such as "red circle - circle + 3,17".
+
+    Raises:
+        UserError: a sign without a term, or a term without a sign.
+    """
+    terms, sign, words = [], 1, []
+    for token in [*expression.split(), "+"]:
+        if token not in ("+", "-"):
+            words.append(token)
+            continue
+        if not words:
+            raise UserError(f"sampling.arithmetic={expression!r}: a sign stands where a term should: try 'A - B + C'")
+        numbers = words[0].split(",")
+        if len(words) == 1 and all(number.isdigit() for number in numbers):
+            terms.append(Term(sign, (), tuple(map(int, numbers))))
+        else:
+            terms.append(Term(sign, tuple(words), ()))
+        sign, words = (1 if token == "+" else -1), []
+    return terms
+
+
+def choose(term: Term, descriptions: Sequence[frozenset[str]], known: Sequence[str]) -> list[np.ndarray]:
+    """Return, for up to ROWS rows, the numbers of the samples that a term averages; no sample is in two rows.
+
+    Raises:
+        UserError: a number of no sample, a word that the judge does not know, or words that hold for no sample.
+    """
+    n = len(descriptions)
+    for word in term.words:
+        if word not in known:
+            raise UserError(f"the judge does not know {word!r}{nearest(word, known)}: it knows {', '.join(known)}")
+    if term.numbers:
+        if max(term.numbers) >= n:
+            raise UserError(f"sampling.arithmetic names sample {max(term.numbers)}, but there are {n}, from 0")
+        return [np.array(term.numbers)] * ROWS
+    found = [i for i, words in enumerate(descriptions) if words.issuperset(term.words)]
+    if not found:
+        raise UserError(f"none of {n} samples shows {str(term)!r}: train longer, or ask for something more common")
+    rows = min(ROWS, len(found))
+    size = min(EXAMPLES, len(found) // rows)
+    return [np.array(found[row * size : (row + 1) * size]) for row in range(rows)]
+
+
+def wanted(terms: Sequence[Term]) -> frozenset[str]:
+    """Return the words that the answer should show: those added and not taken away, where every term is in words."""
+    words = [word for term in terms if term.sign > 0 for word in term.words]
+    for word in (word for term in terms if term.sign < 0 for word in term.words):
+        if word in words:
+            words.remove(word)
+    return frozenset(words if all(term.words for term in terms) else ())
+
+
+def to_shell(latents: np.ndarray) -> np.ndarray:
+    """Scale latents [n, D] to length sqrt(D), near which Gaussian noise lies; means of several lie far inside."""
+    return latents * np.sqrt(latents.shape[1]) / np.maximum(np.linalg.norm(latents, axis=1, keepdims=True), 1e-12)
+
+
+def solve(
+    terms: Sequence[Term], latents: np.ndarray, descriptions: Sequence[frozenset[str]], known: Sequence[str]
+) -> tuple[np.ndarray, list[tuple[np.ndarray, ...]]]:
+    """Return the mean latent of every term and, last, the answer, [rows, terms + 1, D], and whose means they are.
+
+    `latents` [n, D] are those of the samples to choose from, which `descriptions` describe.
+    """
+    choices = list(zip(*(choose(term, descriptions, known) for term in terms), strict=False))
+    if not any(term.words for term in terms):
+        choices = choices[:1]
+    means = np.array([[latents[numbers].mean(0) for numbers in row] for row in choices])
+    answers = np.einsum("t,rtd->rd", np.array([term.sign for term in terms]), means)
+    return np.concatenate([means, answers[:, None]], axis=1), choices
+
+
+def save_arithmetic(
+    path: Path,
+    expression: str,
+    latents: np.ndarray,
+    decode: Callable[[np.ndarray], np.ndarray],
+    judge: Judge | None,
+    caption: str,
+) -> None:
+    """Draw the terms and the answer of an expression, a row for each choice of samples, as a PNG.
+
+    `latents` [n, D] are those of the samples to choose from, `decode` maps latents [n, D] to images uint8
+    [n, H, W, C], and `judge`, which may be None where all terms are numbers, says what images show.
+    """
+    terms = parse(expression)
+    known = judge.words if judge else ()
+    descriptions = judge.describe(decode(latents)) if judge else [frozenset()] * len(latents)
+    solved, choices = solve(terms, latents, descriptions, known)
+    images = decode(to_shell(solved.reshape(-1, solved.shape[-1])))
+    columns = len(terms) + 1
+    said = judge.describe(images[len(terms) :: columns]) if judge else [frozenset()] * len(choices)
+    labels = []
+    for row, words in zip(choices, said, strict=True):
+        labels += [f"{'-+'[term.sign > 0]} {term} ({len(own)})" for term, own in zip(terms, row, strict=True)]
+        labels.append(" ".join(["=", *in_order(words, known)]))
+    caption += f" · {expression}, means of so many samples"
+    goal = wanted(terms)
+    if goal:
+        hits = sum(goal <= words for words in said)
+        caption += f" · judged {' '.join(in_order(goal, known))} in {hits} of {len(said)} rows by {judge.name}"
+    save_labelled_grid(path, images, labels, columns, caption)
+
+
+def in_order(words: frozenset[str], known: Sequence[str]) -> list[str]:
+    """Return the words in the judge's order."""
+    return [word for word in known if word in words]

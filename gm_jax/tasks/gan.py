@@ -1,0 +1,320 @@
+"""Generative adversarial networks (Goodfellow et al. 2014): a generator against a discriminator, called a critic, too.
+
+A step updates the discriminator `critic_steps` times, each on fresh images and noise, and then the generator once. The
+generator sees the updated discriminator, and the same noise as its first update: where that is the only one, XLA draws
+the samples once for both. Images are in [-1, 1].
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from gm_jax import images, parallel, random
+from gm_jax.errors import UserError
+from gm_jax.figures.arithmetic import parse, save_arithmetic
+from gm_jax.figures.curves import save_curves, save_table
+from gm_jax.figures.grid import save_grid
+from gm_jax.figures.interpolation import lerp, save_interpolation, slerp
+from gm_jax.layers import diff_augment
+from gm_jax.losses import penalties
+from gm_jax.losses.adversarial import make_adversarial
+from gm_jax.metrics import diversity
+from gm_jax.models.gans import make_gan
+from gm_jax.step import AXIS, Phase
+from gm_jax.tasks.task import DataSpec, Task, Trained, check_labels
+
+GENERATOR, DISCRIMINATOR = "generator", "discriminator"
+PATHS, PATH_STEPS = 4, 10  # interpolations of each kind in their figure
+PER_CLASS = 10  # samples of each class in their figure
+CANDIDATES = 2000  # samples among which the judge of latent arithmetic chooses
+
+
+class GAN(Task):
+    """Two networks with an optimiser each, and up to three phases: discriminator, generator, lazy R1 penalty.
+
+    Real and generated images are normalised apart where the discriminator has batch norm, as DCGAN does it. A phase
+    keeps the batch statistics and spectral vectors of its own network alone.
+
+    The best checkpoint is that of the lowest energy score: no loss of a GAN says how good its samples are.
+    """
+
+    monitor = ("energy_score", "min")
+
+    def __init__(self, config: ConfigDict, spec: DataSpec):
+        super().__init__(config, spec)
+        self.settings = config.gan
+        self.classes = len(spec.label_names) if config.gan.conditional else 0
+        self.game = make_adversarial(config.gan.loss)
+        check_settings(config, self.classes)
+        self.generator, self.discriminator = make_gan(
+            image_shape=spec.image_shape, classes=self.classes, axis_name=AXIS, **config.model
+        )
+        check_slope(config, getattr(self.discriminator, "batch_norm", False))
+
+    def check_data(self, split, data):
+        if self.classes:
+            check_labels(split, data, self.classes)
+
+    def init(self, key):
+        keys = jax.random.split(key)
+        label = jnp.zeros(1, jnp.int32)
+        z, x = jnp.zeros((1, self.config.model.latent_dim)), jnp.zeros((1, *self.spec.image_shape))
+        return {
+            GENERATOR: self.generator.init(keys[0], z, label),
+            DISCRIMINATOR: self.discriminator.init(keys[1], x, label),
+        }
+
+    def phases(self):
+        lazy = [Phase(DISCRIMINATOR, self.r1_loss, every=self.settings.r1_every)] if self.settings.r1 else []
+        return [
+            Phase(DISCRIMINATOR, self.discriminator_loss, repeats=self.settings.critic_steps),
+            Phase(GENERATOR, self.generator_loss, noise_of=0),
+            *lazy,
+        ]
+
+    def latents(self, keys):
+        """Return z ~ N(0, I) of each key: [B, D]."""
+        return random.normal(keys, (self.config.model.latent_dim,))
+
+    def label_of(self, batch):
+        """Return the labels of a batch, None if the networks do not see them."""
+        return batch["label"] if self.classes else None
+
+    def generate(self, params, model_state, z, label, train=False):
+        """Return images [B, H, W, C] in [-1, 1] and, in training, the networks' new state."""
+        tree, own = {"params": params[GENERATOR], **model_state[GENERATOR]}, list(model_state[GENERATOR])
+        x, new = self.generator.apply(tree, z, label, train=train, mutable=own if train else [])
+        return x, {**model_state, GENERATOR: new} if train else model_state
+
+    def discriminate(self, params, model_state, x, label, keys=None, train=True):
+        """Return logits [B] for images x, in training augmented, and the networks' new state then."""
+        tree, own = {"params": params[DISCRIMINATOR], **model_state[DISCRIMINATOR]}, list(model_state[DISCRIMINATOR])
+        if not train:
+            return self.discriminator.apply(tree, x, label), model_state
+        x = diff_augment.augment(x, random.fold_in(keys, 0), self.settings.augment)
+        logits, new = self.discriminator.apply(tree, x, label, True, keys, mutable=own)
+        return logits, {**model_state, DISCRIMINATOR: new}
+
+    def discriminator_loss(self, params, model_state, batch, key):
+        """Tell real images from generated ones and, with `wrong_labels`, from real ones under a wrong label.
+
+        The metrics have the loss without the gradient penalty.
+        """
+        settings, game, label = self.settings, self.game, self.label_of(batch)
+        keys = [random.fold_in(random.example_keys(key, batch["position"]), i) for i in range(6)]
+        real = images.to_model(batch["image"])
+        fake, _ = self.generate(params, model_state, self.latents(keys[0]), label, train=True)
+        on_real, state = self.discriminate(params, model_state, real, label, keys[1])
+        on_fake, state = self.discriminate(params, state, fake, label, keys[2])
+        rejected = jnp.mean(game.fake(on_fake))
+        if settings.wrong_labels:  # Reed et al. 2016, algorithm 1: half of what is to be rejected
+            wrong = (label + random.randint(keys[3], (), 1, self.classes)) % self.classes
+            on_wrong, state = self.discriminate(params, state, real, wrong, keys[4])
+            rejected = 0.5 * (rejected + jnp.mean(game.fake(on_wrong)))
+        loss = jnp.mean(game.real(on_real, 1.0 - settings.label_smoothing)) + rejected
+        metrics = {"discriminator_loss": loss, **self.opinion(on_real, on_fake)}
+        if settings.gradient_penalty:
+            share = random.uniform(keys[5])
+            critic = self.critic(params, model_state, label, keys[1])
+            penalty = jnp.mean(penalties.gradient_penalty(critic, real, fake, share))
+            loss, metrics["penalty"] = loss + settings.gradient_penalty * penalty, penalty
+        return loss, (jax.tree.map(jnp.mean, metrics), state)
+
+    def generator_loss(self, params, model_state, batch, key):
+        """Make the discriminator, as it is after its update, take generated images for real."""
+        label = self.label_of(batch)
+        keys = random.example_keys(key, batch["position"])
+        fake, state = self.generate(params, model_state, self.latents(random.fold_in(keys, 0)), label, train=True)
+        logits, _ = self.discriminate(params, model_state, fake, label, random.fold_in(keys, 1))
+        loss = jnp.mean(self.game.generator(logits))
+        return loss, ({"generator_loss": loss}, state)
+
+    def r1_loss(self, params, model_state, batch, key):
+        """R1 (Mescheder et al. 2018) at every `r1_every`-th step, so much stronger: an update of its own.
+
+        The lazy penalty of StyleGAN2 (Karras et al. 2020, section 3.1).
+        """
+        keys = random.example_keys(key, batch["position"])
+        critic = self.critic(params, model_state, self.label_of(batch), keys)
+        penalty = jnp.mean(penalties.r1(critic, images.to_model(batch["image"])))
+        return self.settings.r1 * self.settings.r1_every * penalty, ({"r1": penalty}, model_state)
+
+    def critic(self, params, model_state, label, keys):
+        """Return the discriminator as a function of the images alone, whose slope is to be penalised."""
+        return lambda x: self.discriminate(params, model_state, x, label, keys)[0]
+
+    def opinion(self, on_real, on_fake):
+        """Return D(x) and D(G(z)), per example: probabilities where the loss knows them, else what the critic says."""
+        squash = jax.nn.sigmoid if self.game.probability else lambda logits: logits
+        return {"d_real": squash(on_real), "d_fake": squash(on_fake)}
+
+    def validate(self, variables, batch, key):
+        """Return what the discriminator makes of held-out images and of samples, and how alike samples are.
+
+        "similarity" is the cosine similarity of two samples, "energy_score" also weighs how unlike the image they are.
+        """
+        keys, label = random.example_keys(key, batch["position"]), self.label_of(batch)
+        real = images.to_model(batch["image"])
+        first, second = (self.generate(*variables, self.latents(random.fold_in(keys, i)), label)[0] for i in range(2))
+        on_real, on_fake = (self.discriminate(*variables, x, label, train=False)[0] for x in (real, first))
+        return {
+            "discriminator_loss": self.game.real(on_real, 1.0) + self.game.fake(on_fake),
+            "generator_loss": self.game.generator(on_fake),
+            **self.opinion(on_real, on_fake),
+            "similarity": diversity.cosine_similarity(first, second),
+            "energy_score": diversity.energy_score(real, first, second),
+        }
+
+    def warnings(self, scores):
+        alarm = self.settings.collapse_alarm
+        if scores["similarity"] <= alarm:
+            return []
+        return [
+            f"the mean cosine similarity of two samples is {scores['similarity']:.3f}, above "
+            f"gan.collapse_alarm={alarm}: the generator may have collapsed to a few images"
+        ]
+
+    @functools.cached_property
+    def renderer(self):
+        """(variables, {"z": [n, D], "label": [n]}) -> uint8 [n, H, W, C], mapped over the devices."""
+
+        def render(variables, batch):
+            return images.to_uint8(self.generate(*variables, batch["z"], self.label_of(batch))[0])
+
+        return parallel.map_examples(render, self.config.sampling.batch_size)
+
+    def render(self, trained: Trained, z: np.ndarray, label: np.ndarray | int | None = None) -> np.ndarray:
+        """Return the images uint8 [n, H, W, C] of latents [n, D] under labels [n]; by default `sampling.label` or 0."""
+        label = (self.config.sampling.label or 0) if label is None else label
+        batch = {"z": np.asarray(z, np.float32), "label": np.broadcast_to(np.int32(label), len(z))}
+        return self.renderer(trained.variables, batch)
+
+    def draw_latents(self, n: int, seed: int) -> np.ndarray:
+        """Return the latents [n, D] of the samples 0 ... n - 1 of a seed."""
+        return np.asarray(self.latents(random.example_keys(jax.random.key(seed), jnp.arange(n))))
+
+    def sample(self, trained, n, seed):
+        z = self.draw_latents(n, seed)
+        if not self.classes:
+            return {"images": self.render(trained, z)}
+        asked = self.config.sampling.label
+        labels = np.arange(n, dtype=np.int32) % self.classes if asked is None else np.full(n, asked, np.int32)
+        return {"images": self.render(trained, z, labels), "labels": labels}
+
+    def figures(self):
+        classes = {"classes": self.draw_classes} if self.classes else {}
+        arithmetic = {"arithmetic": self.draw_arithmetic} if self.config.sampling.arithmetic else {}
+        return {
+            "samples": self.draw_samples,
+            "interpolation": self.draw_interpolation,
+            "losses": self.draw_losses,
+            **classes,
+            **arithmetic,
+        }
+
+    def draw_samples(self, trained: Trained) -> None:
+        """Draw `sampling.n` samples."""
+        n, seed = self.config.sampling.n, self.config.sampling.seed
+        caption = f"{trained.caption} · seed {seed}" + (", labels 0, 1, 2, ..." if self.classes else "")
+        save_grid(trained.workdir.figures / "samples.png", self.sample(trained, n, seed)["images"], 8, caption)
+
+    def draw_classes(self, trained: Trained) -> None:
+        """Draw every class on demand: a row for each, a column for each latent."""
+        z = self.draw_latents(PER_CLASS, self.config.sampling.seed)
+        label = np.repeat(np.arange(self.classes), PER_CLASS)
+        grid = self.render(trained, np.tile(z, (self.classes, 1)), label)
+        caption = f"{trained.caption} · a row for each of {', '.join(self.spec.label_names)}; a column for each latent"
+        save_grid(trained.workdir.figures / "classes.png", grid, PER_CLASS, caption)
+
+    def draw_interpolation(self, trained: Trained) -> None:
+        """Draw paths between pairs of latents, straight and on great circles."""
+        start, end = np.split(self.draw_latents(2 * PATHS, self.config.sampling.seed), 2)
+        paths = np.stack([walk(start, end, PATH_STEPS) for walk in (lerp, slerp)], axis=1)
+        caption = f"{trained.caption} · between two latents: a straight path, below it that on a great circle"
+        save_interpolation(
+            trained.workdir.figures / "interpolation.png",
+            paths.reshape(2 * PATHS, PATH_STEPS, -1),
+            functools.partial(self.render, trained),
+            caption,
+        )
+
+    def draw_losses(self, trained: Trained) -> None:
+        """Plot both losses and the discriminator's opinion over the steps; write the losses as a table, too."""
+        names = ["discriminator_loss", "generator_loss"]
+        path, metrics = trained.workdir.figures / "losses.png", trained.workdir.metrics
+        save_curves(path, metrics, [*names, "d_real", "d_fake"], trained.caption)
+        save_table(path.with_suffix(".md"), metrics, names)
+
+    def draw_arithmetic(self, trained: Trained) -> None:
+        """Draw what `sampling.arithmetic` asks for, such as "red circle - circle + square"."""
+        expression, seed = self.config.sampling.arithmetic, self.config.sampling.seed
+        judge = trained.judge() if any(term.words for term in parse(expression)) else None
+        save_arithmetic(
+            trained.workdir.figures / "arithmetic.png",
+            expression,
+            self.draw_latents(CANDIDATES, seed),
+            functools.partial(self.render, trained),
+            judge,
+            f"{trained.caption} · samples of seed {seed}",
+        )
+
+
+def check_settings(config: ConfigDict, classes: int) -> None:
+    """Refuse what `config.gan` cannot mean.
+
+    Raises:
+        UserError: an unknown augmentation, labels where there are none, or a number out of its range.
+    """
+    settings, asked = config.gan, config.sampling.label
+    diff_augment.check(settings.augment)
+    if settings.conditional and classes < 2:
+        raise UserError(
+            f"gan.conditional needs labels of two or more classes, and data set '{config.dataset.name}' has {classes}: "
+            "set gan.conditional=False, choose another dataset.name, or a folder with a subfolder for each class"
+        )
+    if settings.wrong_labels and not classes:
+        raise UserError("gan.wrong_labels needs labels: set gan.conditional=True")
+    if asked is not None and not 0 <= asked < classes:
+        raise UserError(f"sampling.label={asked} is not one of the {classes} classes")
+    if not 0.0 <= settings.label_smoothing < 1.0:
+        raise UserError(f"gan.label_smoothing={settings.label_smoothing} is not in [0, 1)")
+    if settings.label_smoothing and not make_adversarial(settings.loss).targets:
+        raise UserError(
+            f"gan.label_smoothing means nothing for gan.loss={settings.loss}, which has no targets: set it 0"
+        )
+    for name in ("critic_steps", "r1_every"):
+        if settings[name] < 1:
+            raise UserError(f"gan.{name}={settings[name]} must be at least 1")
+    for name in ("gradient_penalty", "r1"):
+        if settings[name] < 0:
+            raise UserError(f"gan.{name}={settings[name]} must not be negative")
+
+
+def check_slope(config: ConfigDict, batch_norm: bool) -> None:
+    """Refuse what bounds the slope of a critic wrongly, and a Wasserstein critic whose slope nothing bounds.
+
+    Raises:
+        UserError: saying which settings do not go together.
+    """
+    settings, clip = config.gan, config.optim.discriminator.clip_weights
+    spectral = config.model.discriminator.get("spectral_norm", False)
+    for name in ("gradient_penalty", "r1"):
+        if settings[name] and batch_norm:
+            raise UserError(
+                f"gan.{name} is of each image by itself, and batch norm mixes images: set "
+                "model.discriminator.batch_norm=False"
+            )
+    if clip is not None and settings.loss != "wasserstein":
+        raise UserError(
+            f"optim.discriminator.clip_weights={clip} is for gan.loss=wasserstein, not {settings.loss}: leave it out"
+        )
+    if clip is not None and clip <= 0.0:
+        raise UserError(f"optim.discriminator.clip_weights={clip} must be above 0")
+    if settings.loss == "wasserstein" and clip is None and not settings.gradient_penalty and not spectral:
+        raise UserError(
+            "gan.loss=wasserstein needs a critic of bounded slope: set gan.gradient_penalty=10, "
+            "optim.discriminator.clip_weights=0.01, or model.discriminator.spectral_norm=True"
+        )

@@ -1,0 +1,181 @@
+"""The fitted baselines: parameters by hand, densities against scikit-learn and SciPy, samples against their moments."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
+from sklearn.naive_bayes import BernoulliNB
+
+from gm_jax import random
+from gm_jax.errors import UserError
+from gm_jax.tasks import DataSpec, make_task
+from gm_jax.tasks.baseline import NET
+from gm_jax.tasks.task import Variables
+from tests.tiny import open_tiny, shrunk, train_tiny
+
+SHAPE = (3, 2, 1)
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (60, *SHAPE), dtype=np.uint8)
+LABELS = RNG.choice([0, 2], 60).astype(np.int32)  # class 1 never occurs
+DATA = {"image": IMAGES, "label": LABELS}
+BATCH = {**DATA, "position": np.arange(60)}
+
+
+def make(name, **changes):
+    return make_task(shrunk(name, **changes), DataSpec(SHAPE, ("a", "b", "c")))
+
+
+def values(task, arrays):
+    """Return what the task measures of every example of BATCH, under jit."""
+    variables = Variables({NET: arrays}, {NET: {}})
+    return jax.jit(task.validate)(variables, BATCH, jax.random.key(3))
+
+
+@dataclasses.dataclass(frozen=True)
+class Fake:
+    """What sampling needs of a `Trained`."""
+
+    variables: Variables
+    chunk: int
+
+
+def samples(task, arrays, n, seed, chunk=512):
+    return task.sample(Fake(Variables({NET: arrays}, {NET: {}}), chunk), n, seed)
+
+
+def test_naive_bayes_counts():
+    arrays = make("naive_bayes_mnist", model__smoothing=0.5).fit(DATA)[NET]
+    for k in range(3):
+        white = IMAGES[k == LABELS] >= 128
+        np.testing.assert_allclose(arrays["weights"][k], len(white) / 60, rtol=1e-6)
+        np.testing.assert_allclose(arrays["white"][k], (white.sum(0) + 0.5) / (len(white) + 1.0), rtol=1e-6)
+
+
+def test_naive_bayes_is_that_of_scikit_learn():
+    task = make("naive_bayes_mnist")
+    measured = values(task, task.fit(DATA)[NET])
+    model = BernoulliNB(alpha=1.0, binarize=127.5).fit(IMAGES.reshape(60, -1), LABELS)
+    joint = model.predict_joint_log_proba(IMAGES.reshape(60, -1))
+    np.testing.assert_allclose(measured["log_likelihood"], logsumexp(joint, axis=1), rtol=1e-5)
+    np.testing.assert_allclose(measured["bits_per_dimension"], -logsumexp(joint, axis=1) / np.log(2) / 6, rtol=1e-5)
+    np.testing.assert_array_equal(measured["accuracy"], model.predict(IMAGES.reshape(60, -1)) == LABELS)
+
+
+def test_naive_bayes_probabilities_of_all_images_sum_to_one():
+    task = make("naive_bayes_mnist")
+    every = (np.arange(64)[:, None] >> np.arange(6) & 1).reshape(64, *SHAPE) * 255
+    batch = {"image": every.astype(np.uint8), "position": np.arange(64)}
+    joint = task.joint(Variables(task.fit(DATA), {}), batch, jax.random.key(0))
+    np.testing.assert_allclose(np.exp(logsumexp(joint)), 1.0, rtol=1e-5)
+
+
+def test_naive_bayes_samples():
+    task = make("naive_bayes_mnist")
+    arrays = task.fit(DATA)[NET]
+    drawn = samples(task, arrays, 4000, seed=1)
+    assert set(np.unique(drawn["images"])) == {0, 255}
+    np.testing.assert_allclose(np.bincount(drawn["labels"], minlength=3) / 4000, arrays["weights"], atol=0.03)
+    for k in (0, 2):
+        share = (drawn["images"][drawn["labels"] == k] == 255).mean(0)
+        np.testing.assert_allclose(share, arrays["white"][k], atol=0.05)
+
+
+def gaussians(components=2, dimensions=2, spread=0.05):
+    """Return arrays of a mixture in the middle of the grey levels, and its moments in all dimensions by component."""
+    rng, pixels = np.random.default_rng(1), int(np.prod(SHAPE))
+    axes = np.linalg.qr(rng.normal(size=(pixels, dimensions)))[0].T
+    arrays = {
+        "weights": np.array([0.7, 0.3]),
+        "centres": rng.normal(size=(components, dimensions)) * spread,
+        "cholesky": (np.tril(rng.uniform(-0.5, 0.5, (components, dimensions, dimensions))) + np.eye(2)) * spread,
+        "mean": np.full(pixels, 0.5),
+        "axes": axes,
+        "noise": np.array(0.01),
+    }
+    within = arrays["cholesky"] @ arrays["cholesky"].transpose(0, 2, 1)
+    means = arrays["mean"] + arrays["centres"] @ axes
+    return {name: np.float32(x) for name, x in arrays.items()}, means, np.einsum("di,kde,ej->kij", axes, within, axes)
+
+
+def test_gaussian_mixture_is_the_density_of_scipy():
+    """The density of whole images that the class describes, computed with full covariances in all dimensions."""
+    task = make("gmm_mnist", model__components=2, model__dimensions=2)
+    arrays, means, covariances = gaussians()
+    measured = values(task, arrays)
+    around = arrays["noise"] * (np.eye(6) - arrays["axes"].T @ arrays["axes"])
+    u = random.uniform(random.example_keys(jax.random.key(3), jnp.arange(60)), (6,))
+    x = (IMAGES.reshape(60, 6) + np.asarray(u)) / 256
+    joint = [
+        np.log(arrays["weights"][k]) + multivariate_normal(means[k], covariances[k] + around).logpdf(x)
+        for k in range(2)
+    ]
+    expected = logsumexp(joint, axis=0) - 6 * np.log(256)
+    np.testing.assert_allclose(measured["log_likelihood"], expected, rtol=1e-4)
+    np.testing.assert_allclose(measured["bits_per_dimension"], -expected / 6 / np.log(2), rtol=1e-4)
+
+
+def test_gaussian_mixture_samples():
+    task = make("gmm_mnist", model__components=2, model__dimensions=2)
+    arrays, means, covariances = gaussians()
+    images = samples(task, arrays, 8000, seed=1)["images"].reshape(8000, 6)
+    assert images.min() > 0 and images.max() < 255  # nothing was clipped
+    weights = arrays["weights"]
+    mean = weights @ means
+    off = means - mean
+    covariance = np.einsum("k,kij->ij", weights, covariances + off[:, :, None] * off[:, None])
+    np.testing.assert_allclose((images.mean(0) + 0.5) / 256, mean, atol=0.004)
+    np.testing.assert_allclose(np.cov(images.T / 256), covariance, atol=0.1 * covariance.max())
+
+
+@pytest.mark.parametrize("name", ["gmm_mnist", "naive_bayes_mnist"])
+def test_same_seed_same_samples_whatever_the_chunk(name):
+    task = make(name, model__smoothing=1.0) if name == "naive_bayes_mnist" else make(name)
+    arrays = task.fit(DATA)[NET]
+    first = samples(task, arrays, 9, seed=4)
+    for again in (samples(task, arrays, 9, seed=4, chunk=4), samples(task, arrays, 12, seed=4)):
+        for key, array in first.items():
+            np.testing.assert_array_equal(array, again[key][:9])
+    assert np.any(first["images"] != samples(task, arrays, 9, seed=5)["images"])
+
+
+def test_em_finds_two_clouds():
+    """Clouds of known shares, means and spreads, far from each other on a line."""
+    rng = np.random.default_rng(2)
+    axis, other = np.linalg.qr(rng.normal(size=(6, 2)))[0].T
+    cloud = rng.random(4000) < 0.25
+    z = np.where(cloud, 0.3, -0.1) + rng.normal(size=4000) * np.where(cloud, 0.02, 0.04)
+    x = 0.5 + z[:, None] * axis + rng.normal(size=(4000, 1)) * 0.01 * other
+    images = np.floor(x * 256).astype(np.uint8).reshape(4000, *SHAPE)
+    task = make("gmm_mnist", model__components=2, model__dimensions=1)
+    arrays = task.fit({"image": images})[NET]
+    assert {key: array.shape for key, array in arrays.items()} == task.shapes()
+    np.testing.assert_allclose(arrays["weights"], [0.75, 0.25], atol=0.03)
+    np.testing.assert_allclose(
+        arrays["mean"] + arrays["centres"] @ arrays["axes"], [0.5 - 0.1 * axis, 0.5 + 0.3 * axis], atol=0.01
+    )
+    np.testing.assert_allclose(arrays["cholesky"].ravel(), [0.04, 0.02], rtol=0.1)
+    np.testing.assert_allclose(arrays["noise"], 0.01**2 / 5 + 2 / 12 / 256**2, rtol=0.1)
+
+
+def test_the_fit_is_what_is_saved_and_nothing_trains_it(tmp_path):
+    run = train_tiny(tmp_path, "naive_bayes_mnist")
+    restored = jax.device_get(run.restore("newest").variables.params)
+    jax.tree.map(np.testing.assert_array_equal, restored, run.task.fit(run.split("train")))
+    assert not [path for path in run.checkpoints.read_meta(4)["leaves"] if path.startswith("opt_state")]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("gmm_mnist", {"model__dimensions": 784}, r"model.dimensions=784 is not in 1 ... 783"),
+        ("gmm_mnist", {"model__components": 2000}, r"1500 training images are too few for model.components=2000"),
+        ("naive_bayes_mnist", {"model__smoothing": 0.0}, r"model.smoothing=0.0 must be above 0"),
+    ],
+)
+def test_what_cannot_be_fitted_is_told(name, changes, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        open_tiny(tmp_path, name, **changes).split("train")
