@@ -33,7 +33,6 @@ EXPERIMENTS = (  # every shipped network once, and a gradient penalty
     "dcgan_mnist",
     "dcgan_mnist:modern",
     "dcgan_faces64",
-    "wgan_gp_cifar10",
     "fnn_mnist",
     "fnn_cifar10",
     "lenet_mnist",
@@ -202,7 +201,7 @@ def about() -> dict[str, Any]:
 
 
 def compare(experiments: list[str]) -> dict[str, Any]:
-    """Measure all tables, printing each row as it comes."""
+    """Measure all tables; print each row as it comes, and write what there is."""
     results = {"about": about(), "rows": [], "dispatch": []}
     for experiment in experiments:
         run = jax_ways.open_experiment(experiment, FLAGS.batch_size)
@@ -212,9 +211,19 @@ def compare(experiments: list[str]) -> dict[str, Any]:
             if result is not None:
                 results["rows"].append(result)
                 print(tables.line(result), flush=True)
+                write(results)
             gc.collect()  # states and programs of the last row
     results["dispatch"] = [dispatch_row(experiment) for experiment in DISPATCH if experiment in experiments]
+    write(results)
     return results
+
+
+def write(results: dict[str, Any]) -> None:
+    """Write the files that the flags ask for."""
+    if FLAGS.json:
+        Path(FLAGS.json).write_text(json.dumps(results, indent=1))
+    if FLAGS.markdown:
+        Path(FLAGS.markdown).write_text(tables.markdown(results))
 
 
 def main(arguments: list[str]) -> None:
@@ -230,12 +239,7 @@ def main(arguments: list[str]) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
         results = compare(FLAGS.only or list(EXPERIMENTS))
-    markdown = tables.markdown(results)
-    print(f"\n{markdown}")
-    if FLAGS.json:
-        Path(FLAGS.json).write_text(json.dumps(results, indent=1))
-    if FLAGS.markdown:
-        Path(FLAGS.markdown).write_text(markdown)
+    print(f"\n{tables.markdown(results)}")
 
 
 if __name__ == "__main__":

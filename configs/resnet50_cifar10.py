@@ -5,10 +5,11 @@ python -m gm_jax.main --config=configs/resnet50_cifar10.py:modern   # aim: 95 %;
 Add --config.model.dtype=bfloat16 on a GPU or TPU.
 
 ResNet-50, 100 epochs and batches of 50 are the report's (000, section 6.6). The stem is that for small images (3x3,
-stride 1), and SGD, weight decay, flips and shifts are those of He et al. (2016, section 4.2). The report's 70.89 %, less
-than its three convolutions reach, does not fit such a recipe. It fits the network as it comes for ImageNet, whose stem
-leaves one pixel of a 32x32 image to the last stage, trained by Adam on images as they are; the report does not say so.
-`modern` is ResNet-9 (Page 2018) with label smoothing, cutout, one-cycle SGD, a moving average, both mirror images when testing.
+stride 1), and SGD, weight decay, flips and shifts are those of He et al. (2016, section 4.2). The report's 70.89 %,
+less than its three convolutions reach, does not fit such a recipe. It fits the network as it comes for ImageNet, whose
+stem leaves one pixel of a 32x32 image to the last stage, trained by Adam on images as they are; the report does not
+say so. `modern` is ResNet-9 (Page 2018) with label smoothing, cutout, one-cycle SGD, a moving average, both mirror
+images when testing.
 """
 
 from ml_collections.config_dict import placeholder
