@@ -15,7 +15,7 @@ from gm_jax import evaluate, random
 from gm_jax.data import augment
 from gm_jax.errors import UserError
 from gm_jax.layers.norm import BatchNorm
-from gm_jax.layers.pool import max_pool
+from gm_jax.layers.pool import global_max_pool, max_pool
 from gm_jax.losses.classification import cross_entropy
 from gm_jax.metrics import classification as metrics
 from gm_jax.models.classifiers import make_classifier
@@ -85,6 +85,15 @@ def test_steps_are_whole_epochs_and_calls(experiment):
     for name in ("steps", "log_every", "evaluate_every", "checkpoint_every"):
         assert config[name] % config.steps_per_call == 0
     assert config.checkpoint_every % config.evaluate_every == 0  # so that every checkpoint has a score
+
+
+def test_global_max_pool_passes_the_gradient_to_one_place():
+    """Also where the largest value occurs twice, as zeros after a ReLU do."""
+    x = jnp.asarray(RNG.integers(0, 3, (4, 3, 3, 5)), jnp.float32)
+    np.testing.assert_array_equal(global_max_pool(x), x.max((1, 2)))
+    gradient = jax.grad(lambda x: jnp.sum(global_max_pool(x)))(x)
+    np.testing.assert_array_equal(gradient.sum((1, 2)), np.ones((4, 5)))
+    np.testing.assert_array_equal(jnp.where(gradient == 1, x, 0.0).sum((1, 2)), x.max((1, 2)))
 
 
 @pytest.mark.parametrize("train", [True, False])

@@ -10,7 +10,7 @@ import numpy as np
 from gm_jax.layers.conv import Conv
 from gm_jax.layers.dropout import Dropout
 from gm_jax.layers.norm import batch_norm
-from gm_jax.layers.pool import max_pool
+from gm_jax.layers.pool import global_max_pool, max_pool
 
 
 class CNN(nn.Module):
@@ -107,7 +107,7 @@ class SpeedNet(nn.Module):
                 x = Conv(width, 3, use_bias=False, dtype=self.dtype, kernel_init=identity, name=name)(x)
                 x = x if i else max_pool(x)
                 x = nn.gelu(batch_norm(train, self.axis_name, self.dtype, use_scale=False, name=f"{name}_norm")(x))
-        x = jnp.max(x, axis=(1, 2))
+        x = global_max_pool(x)
         x = nn.Dense(self.classes, use_bias=False, dtype=self.dtype, name="head")(x)
         return x.astype(jnp.float32) * self.scale
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from gm_jax.layers.conv import Conv
 from gm_jax.layers.norm import batch_norm
-from gm_jax.layers.pool import max_pool
+from gm_jax.layers.pool import global_max_pool, max_pool
 
 convolution = functools.partial(Conv, use_bias=False, kernel_init=nn.initializers.he_normal())
 
@@ -93,5 +93,5 @@ class ResNet9(nn.Module):
             x = layer(x, features, f"layer{i}" if i else "stem", pool=i > 0)
             if i in self.residual:
                 x = x + layer(layer(x, features, f"residual{i}_0"), features, f"residual{i}_1")
-        x = nn.Dense(self.classes, use_bias=False, dtype=self.dtype, name="head")(jnp.max(x, axis=(1, 2)))
+        x = nn.Dense(self.classes, use_bias=False, dtype=self.dtype, name="head")(global_max_pool(x))
         return x.astype(jnp.float32) * self.scale
