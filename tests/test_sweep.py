@@ -126,7 +126,7 @@ def test_a_signal_stops_the_members_which_save(tmp_path):
     jobs = [member.job(("train", "evaluate")) for member in jobs]
 
     def send():
-        deadline = time.time() + 120
+        deadline = time.time() + 300
         while not list(tmp_path.glob("first/checkpoints/[0-9]*")) and time.time() < deadline:
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGTERM)
