@@ -1,7 +1,7 @@
 """W2: a feed-forward network on CIFAR-10.
 
-python -m gm_jax.main --config=configs/fnn_cifar10.py          # 51.87 % in the report, 54 % here; two minutes
-python -m gm_jax.main --config=configs/fnn_cifar10.py:modern   # 66.8 %; about six minutes on two CPU cores
+python -m gm_jax.main --config=configs/fnn_cifar10.py          # 51.87 % in the report, 54 % here; four minutes on one CPU
+python -m gm_jax.main --config=configs/fnn_cifar10.py:modern   # 66.8 %; nine to twelve minutes on one busy CPU
 
 Layers [3072, 128, 64, 10], 100 epochs and batches of 64 are the report's (000, section 6.3); Adam with a cosine decay
 is the common choice, and so is dropout, without which the network knows its training images by heart after 30 epochs

@@ -1,7 +1,7 @@
 """W1: a feed-forward network on MNIST.
 
 python -m gm_jax.main --config=configs/fnn_mnist.py          # 97.34 % in the report, 98.0 % here in 35 s
-python -m gm_jax.main --config=configs/fnn_mnist.py:modern   # 99.3 %; about three minutes on two CPU cores
+python -m gm_jax.main --config=configs/fnn_mnist.py:modern   # 99.3 %; five to eleven minutes on one busy CPU
 
 Layers [784, 64, 32, 10], 100 epochs and batches of 20 are the report's (000, section 6.2); Adam with a cosine decay is
 the common choice. `modern` is still a feed-forward network: wider, with batch norm, dropout, shifted digits and a
