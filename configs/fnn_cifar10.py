@@ -1,6 +1,6 @@
 """W2: a feed-forward network on CIFAR-10.
 
-python -m gm_jax.main --config=configs/fnn_cifar10.py          # 51.87 % in the report, 54 % here; four minutes on one CPU
+python -m gm_jax.main --config=configs/fnn_cifar10.py          # 51.87 % in the report, 54 % here; four min on one CPU
 python -m gm_jax.main --config=configs/fnn_cifar10.py:modern   # 66.8 %; nine to twelve minutes on one busy CPU
 
 Layers [3072, 128, 64, 10], 100 epochs and batches of 64 are the report's (000, section 6.3); Adam with a cosine decay
