@@ -196,13 +196,23 @@ class GAN(Task):
         """Return the latents [n, D] of the samples 0 ... n - 1 of a seed."""
         return np.asarray(self.latents(random.example_keys(jax.random.key(seed), jnp.arange(n))))
 
+    @functools.lru_cache(maxsize=8)  # noqa: B019  (a task lives as long as the process)
+    def sampler(self, chunk: int):
+        """Return what draws samples, `chunk` at once, mapped over the devices."""
+
+        def draw(tree, batch):
+            variables, key = tree
+            z = self.latents(random.example_keys(key, batch["position"]))
+            return images.to_uint8(self.generate(*variables, z, self.label_of(batch))[0])
+
+        return parallel.map_examples(draw, chunk)
+
     def sample(self, trained, n, seed):
-        z = self.draw_latents(n, seed)
-        if not self.classes:
-            return {"images": self.render(trained, z)}
-        asked = self.config.sampling.label
-        labels = np.arange(n, dtype=np.int32) % self.classes if asked is None else np.full(n, asked, np.int32)
-        return {"images": self.render(trained, z, labels), "labels": labels}
+        batch, asked = {"position": np.arange(n, dtype=np.int32)}, self.config.sampling.label
+        if self.classes:
+            batch["label"] = batch["position"] % self.classes if asked is None else np.full(n, asked, np.int32)
+        drawn = {"images": self.sampler(min(n, trained.chunk))((trained.variables, jax.random.key(seed)), batch)}
+        return {**drawn, "labels": batch["label"]} if self.classes else drawn
 
     def figures(self):
         classes = {"classes": self.draw_classes} if self.classes else {}

@@ -147,12 +147,15 @@ class VAE(Task):
         """Return how many latents are used; the averages of posterior mean and variance are there already."""
         return {"active_units": active_units(values["posterior_mean"])}
 
+    def picture(self, params, z):
+        """Return the mean images of p(x|z), uint8 [B, H, W, C], for latents [B, D]."""
+        return images.unit_to_uint8(jax.nn.sigmoid(self.decode(params, z)))
+
     @functools.cached_property
     def decoder(self):
         """(params, {"z": [n, D]}) -> uint8 [n, H, W, C], mapped over the devices."""
         return parallel.map_examples(
-            lambda params, batch: images.unit_to_uint8(jax.nn.sigmoid(self.decode(params, batch["z"]))),
-            self.config.sampling.batch_size,
+            lambda params, batch: self.picture(params, batch["z"]), self.config.sampling.batch_size
         )
 
     @functools.cached_property
@@ -175,10 +178,22 @@ class VAE(Task):
         """Return the images uint8 [n, H, W, C] of latents [n, D]."""
         return self.decoder(trained.variables.params, {"z": np.asarray(z, np.float32)})
 
+    @functools.lru_cache(maxsize=8)  # noqa: B019  (a task lives as long as the process)
+    def sampler(self, chunk: int):
+        """Return what decodes latents from the prior, `chunk` at once, mapped over the devices."""
+
+        def draw(tree, batch):
+            params, key = tree
+            z = random.normal(random.example_keys(key, batch["position"]), (self.latent_dim,))
+            return self.picture(params, z)
+
+        return parallel.map_examples(draw, chunk)
+
     def sample(self, trained, n, seed):
         """Decode the mean image of each z ~ N(0, I)."""
-        z = random.normal(random.example_keys(jax.random.key(seed), jnp.arange(n)), (self.latent_dim,))
-        return {"images": self.decode_all(trained, z)}
+        batch = {"position": np.arange(n, dtype=np.int32)}
+        draw = self.sampler(min(n, trained.chunk))
+        return {"images": draw((trained.variables.params, jax.random.key(seed)), batch)}
 
     def rows(self, trained, n):
         """Return samples, and the first held-out images decoded from their posterior means, below what they were."""
