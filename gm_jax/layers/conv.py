@@ -30,6 +30,8 @@ Padding = str | int | Sequence[int | Pair]
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 # Patches are made and used chunk by chunk: so many values stay in the cache, yet make an efficient product.
 CHUNK = 2**20
+NARROW = 8  # channels of an output that a product makes faster than XLA's convolution
+WIDE = 64  # values of a patch's row that is long enough to be multiplied by itself
 
 
 class Geometry(NamedTuple):
@@ -167,6 +169,8 @@ def native_transpose(geometry: Geometry, g: Array, kernel: Array) -> Array:
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def convolve(geometry: Geometry, x: Array, kernel: Array) -> Array:
     """x [B, *image, in], kernel [*kernel, in, out] -> [B, *output, out]."""
+    if narrows(geometry, *kernel.shape[2:]):
+        return paint(adjoint(geometry), x, flipped(kernel))
     return native_convolve(geometry, x, kernel)
 
 
@@ -175,21 +179,11 @@ def input_gradient(geometry: Geometry, g: Array, kernel: Array) -> Array:
     """g [B, *output, out], kernel [*kernel, in, out] -> [B, *image, in]."""
     if geometry.output == (1, 1) and geometry.dilation == (1, 1):
         geometry = geometry._replace(strides=geometry.kernel)  # a single window overlaps with no other
-    if geometry.strides == (1, 1) or geometry.dilation != (1, 1):
-        # XLA's own gradient reads the kernel transposed in place, which inside a loop is 50 times slower.
-        return native_transpose(geometry, g, flipped(kernel))
-    batch, outputs, (kh, kw), inputs = len(g), g.shape[-1], geometry.kernel, kernel.shape[2]
-    # Each pixel of g paints one window of the image: a product gives the windows, to be added where they overlap.
-    painter = kernel.transpose(3, 1, 0, 2).reshape(outputs, -1)
-
-    def paint(g: Array) -> Array:
-        windows = jnp.dot(g, painter, preferred_element_type=accumulator(g))
-        rows = overlap_add(windows.reshape(-1, g.shape[2], kw, kh, inputs), geometry, axis=1)
-        rows = rows.reshape(len(g), g.shape[1], -1, kh, inputs).swapaxes(2, 3)
-        return overlap_add(rows, geometry, axis=0).astype(g.dtype)
-
-    images = lax.map(paint, chunked(g, math.prod(geometry.output) * painter.shape[1]))
-    return images.reshape(batch, *geometry.image, inputs)
+    strided = geometry.strides != (1, 1) and geometry.dilation == (1, 1)
+    if strided or narrows(geometry, g.shape[-1], kernel.shape[2]):
+        return paint(geometry, g, kernel)
+    # XLA's own gradient reads the kernel transposed in place, which inside a loop is 50 times slower.
+    return native_transpose(geometry, g, flipped(kernel))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -198,20 +192,27 @@ def kernel_gradient(geometry: Geometry, x: Array, g: Array) -> Array:
     inputs, outputs = x.shape[-1], g.shape[-1]
     if geometry.strides == (1, 1) and inputs > outputs:  # then patches of g are smaller than patches of x
         return flipped(kernel_gradient(adjoint(geometry), g, x))
-    width = math.prod(geometry.kernel) * inputs
-    positions = math.prod(geometry.output)
+    kh, kw = geometry.kernel
+    # Patches are gathered along the width; then along the height, or, where that makes long vectors, read in place.
+    products = kh if kw * inputs >= WIDE else 1
+    cost = geometry.output[1] * kw * inputs * (geometry.image[0] if products > 1 else geometry.output[0] * kh)
 
     def add_chunk(total: Array, chunk: tuple[Array, Array]) -> tuple[Array, None]:
         x, g = chunk
-        product = jnp.dot(
-            g.reshape(-1, outputs).T, patches(geometry, x).reshape(-1, width), preferred_element_type=total.dtype
-        )
-        return total + product, None
+        x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((*pads, 0) for pads in geometry.padding), (0, 0, 0)))
+        x = jnp.concatenate(taps(x, geometry, 1, along=2), -1)
+        if products == 1:
+            rows = [jnp.concatenate(taps(x, geometry, 0, along=1), -1)]
+        else:
+            rows, g = taps(x.swapaxes(0, 1), geometry, 0, along=0), g.swapaxes(0, 1)
+        g = g.reshape(-1, outputs).T
+        product = [jnp.dot(g, row.reshape(g.shape[1], -1), preferred_element_type=total.dtype) for row in rows]
+        return total + jnp.stack(product), None
 
     # "Like" keeps what shard_map knows: whether values vary over the devices.
-    total = jnp.zeros_like(g, shape=(outputs, width), dtype=accumulator(g))
-    total, _ = lax.scan(add_chunk, total, (chunked(x, positions * width), chunked(g, positions * width)))
-    return total.T.reshape(*geometry.kernel, inputs, outputs).astype(x.dtype)
+    total = jnp.zeros_like(g, shape=(products, outputs, kh * kw * inputs // products), dtype=accumulator(g))
+    total, _ = lax.scan(add_chunk, total, (chunked(x, cost), chunked(g, cost)))
+    return total.swapaxes(1, 2).reshape(kh, kw, inputs, outputs).astype(x.dtype)
 
 
 convolve.defvjp(
@@ -228,6 +229,29 @@ kernel_gradient.defvjp(
 )
 
 
+def narrows(geometry: Geometry, inputs: int, outputs: int) -> bool:
+    """Whether XLA's convolution would be slow because a last layer leaves few of many channels."""
+    return geometry.strides == geometry.dilation == (1, 1) and outputs <= NARROW and inputs >= 4 * outputs
+
+
+def paint(geometry: Geometry, g: Array, kernel: Array) -> Array:
+    """The input gradient by painting: each pixel of g paints one window of the image, and where they overlap they add.
+
+    g [B, *output, out], kernel [*kernel, in, out] -> [B, *image, in]; a product gives the windows.
+    """
+    batch, outputs, (kh, kw), inputs = len(g), g.shape[-1], geometry.kernel, kernel.shape[2]
+    painter = kernel.transpose(3, 1, 0, 2).reshape(outputs, -1)
+
+    def paint_chunk(g: Array) -> Array:
+        windows = jnp.dot(g, painter, preferred_element_type=accumulator(g))
+        rows = overlap_add(windows.reshape(-1, g.shape[2], kw, kh, inputs), geometry, axis=1)
+        rows = rows.reshape(len(g), g.shape[1], -1, kh, inputs).swapaxes(2, 3)
+        return overlap_add(rows, geometry, axis=0).astype(g.dtype)
+
+    images = lax.map(paint_chunk, chunked(g, math.prod(geometry.output) * painter.shape[1]))
+    return images.reshape(batch, *geometry.image, inputs)
+
+
 def adjoint(geometry: Geometry) -> Geometry:
     """The convolution, with stride 1, that takes outputs back to images."""
     extent = dilated(geometry.kernel, geometry.dilation)
@@ -235,20 +259,13 @@ def adjoint(geometry: Geometry) -> Geometry:
     return geometry._replace(image=geometry.output, output=geometry.image, padding=pads)
 
 
-def patches(geometry: Geometry, x: Array) -> Array:
-    """What the kernel sees at each position: [B, *image, in] -> [B, *output, kh kw in]."""
-    x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((*pads, 0) for pads in geometry.padding), (0, 0, 0)))
-    # Columns first, then rows: kh + kw slices instead of kh * kw, so far less to compile.
-    for axis in (1, 0):
-        step, stride, last = geometry.dilation[axis], geometry.strides[axis], geometry.output[axis] - 1
-        x = jnp.concatenate(
-            [
-                lax.slice_in_dim(x, tap * step, tap * step + last * stride + 1, stride, axis + 1)
-                for tap in range(geometry.kernel[axis])
-            ],
-            axis=-1,
-        )
-    return x
+def taps(x: Array, geometry: Geometry, axis: int, along: int) -> list[Array]:
+    """What each tap of the kernel's height (axis 0) or width (1) sees of a padded x, whose axis `along` that is."""
+    step, stride, last = geometry.dilation[axis], geometry.strides[axis], geometry.output[axis] - 1
+    return [
+        lax.slice_in_dim(x, tap * step, tap * step + last * stride + 1, stride, along)
+        for tap in range(geometry.kernel[axis])
+    ]
 
 
 def overlap_add(windows: Array, geometry: Geometry, axis: int) -> Array:
