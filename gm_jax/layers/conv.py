@@ -179,11 +179,13 @@ def input_gradient(geometry: Geometry, g: Array, kernel: Array) -> Array:
     """g [B, *output, out], kernel [*kernel, in, out] -> [B, *image, in]."""
     if geometry.output == (1, 1) and geometry.dilation == (1, 1):
         geometry = geometry._replace(strides=geometry.kernel)  # a single window overlaps with no other
-    strided = geometry.strides != (1, 1) and geometry.dilation == (1, 1)
-    if strided or narrows(geometry, g.shape[-1], kernel.shape[2]):
+    if narrows(geometry, g.shape[-1], kernel.shape[2]):
         return paint(geometry, g, kernel)
-    # XLA's own gradient reads the kernel transposed in place, which inside a loop is 50 times slower.
-    return native_transpose(geometry, g, flipped(kernel))
+    if geometry.strides == (1, 1) or geometry.dilation != (1, 1):
+        # XLA's own gradient reads the kernel transposed in place, which inside a loop is 50 times slower.
+        return native_transpose(geometry, g, flipped(kernel))
+    doubled = geometry.strides == (2, 2) and min(geometry.kernel) > 1 and kernel.shape[2] > NARROW
+    return interleave(geometry, g, kernel) if doubled else paint(geometry, g, kernel)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -193,8 +195,8 @@ def kernel_gradient(geometry: Geometry, x: Array, g: Array) -> Array:
     if geometry.strides == (1, 1) and inputs > outputs:  # then patches of g are smaller than patches of x
         return flipped(kernel_gradient(adjoint(geometry), g, x))
     kh, kw = geometry.kernel
-    # Patches are gathered along the width; then along the height, or, where that makes long vectors, read in place.
-    products = kh if kw * inputs >= WIDE else 1
+    # Patches are gathered along the width; then along the height, too, or, where they are long, read in place.
+    products = kh if geometry.strides == (1, 1) and kw * inputs >= WIDE else 1
     cost = geometry.output[1] * kw * inputs * (geometry.image[0] if products > 1 else geometry.output[0] * kh)
 
     def add_chunk(total: Array, chunk: tuple[Array, Array]) -> tuple[Array, None]:
@@ -250,6 +252,41 @@ def paint(geometry: Geometry, g: Array, kernel: Array) -> Array:
 
     images = lax.map(paint_chunk, chunked(g, math.prod(geometry.output) * painter.shape[1]))
     return images.reshape(batch, *geometry.image, inputs)
+
+
+def interleave(geometry: Geometry, g: Array, kernel: Array) -> Array:
+    """The input gradient, likewise, by convolutions without strides: one for each place that a pixel has in a stride.
+
+    Sub-pixel convolutions (Shi et al. 2016), each with the taps that reach such a pixel.
+    """
+    (sh, sw), pixels = geometry.strides, [phases(geometry, axis) for axis in (0, 1)]
+    rows = [
+        jnp.stack(
+            [
+                lax.conv_general_dilated(
+                    g, flipped(kernel[top::sh, left::sw]), (1, 1), (above, beside), dimension_numbers=DIMENSIONS
+                )
+                for left, beside in pixels[1]
+            ],
+            axis=3,
+        )
+        for top, above in pixels[0]
+    ]
+    x = jnp.stack(rows, axis=2)
+    height, width = geometry.image
+    return x.reshape(len(g), x.shape[1] * sh, x.shape[3] * sw, -1)[:, :height, :width]
+
+
+def phases(geometry: Geometry, axis: int) -> list[tuple[int, Pair]]:
+    """The first tap that reaches each of the first `stride` pixels, and how g is padded where it and others do."""
+    stride, (low, _) = geometry.strides[axis], geometry.padding[axis]
+    positions = -(-geometry.image[axis] // stride)
+    found = []
+    for pixel in range(stride):
+        shift, first = divmod(pixel + low, stride)
+        taps = -(-(geometry.kernel[axis] - first) // stride)
+        found.append((first, (taps - 1 - shift, positions + shift - geometry.output[axis])))
+    return found
 
 
 def adjoint(geometry: Geometry) -> Geometry:
