@@ -80,10 +80,10 @@ def save_sheet(path: Path, sheet, caption: str) -> None:
 
 
 def save_animation(path: Path, frames: Sequence[Path]) -> None:
-    """Write pictures that were saved before, at most `FRAMES` of them, as an animated GIF; none make no file."""
+    """Write pictures that were saved before, at most `FRAMES` of them, as an animated GIF; one or none make no file."""
     from PIL import Image
 
-    if not frames:
+    if len(frames) < 2:
         return
     shown = np.unique(np.linspace(0, len(frames) - 1, FRAMES).round().astype(int))
     first, *others = (Image.open(frames[i]).convert("RGB") for i in shown)

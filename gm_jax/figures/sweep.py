@@ -34,35 +34,37 @@ def save_rows(path: Path, rows: Sequence[tuple[str, np.ndarray]], caption: str) 
 
 
 def save_numbers(path: Path, runs: Sequence[tuple[dict[str, Any], dict[str, dict]]], caption: str) -> None:
-    """Plot every number that all runs have over the values of the first swept key, one panel a number, as a PNG.
+    """Plot every number that all runs have, and not all the same, over the values of the first swept key, as a PNG.
 
     `runs` are (values by swept key, results by name as in evaluation.json). The other keys' values make lines of their
-    own; bars are two standard errors to either side.
+    own; there is a panel for each number; bars are two standard errors to either side.
     """
     import matplotlib.figure  # takes 0.3 s to import; training starts without it
 
-    names = [
+    results = [member for _, member in runs]
+    shared = [
         name
-        for name, result in runs[0][1].items()
-        if all(name in results for _, results in runs) and np.ndim(result["value"]) == 0 and "/" not in name
+        for name, result in results[0].items()
+        if all(name in member for member in results) and np.ndim(result["value"]) == 0 and "/" not in name
     ]
+    names = [name for name in shared if len({member[name]["value"] for member in results}) > 1] or shared
     key, *others = runs[0][0]
     ticks = list(dict.fromkeys(values[key] for values, _ in runs))
     numeric = all(isinstance(tick, int | float) and not isinstance(tick, bool) for tick in ticks)
     place = {tick: tick if numeric else i for i, tick in enumerate(ticks)}
     lines: dict[str, list] = {}
-    for values, results in runs:
+    for values, member in runs:
         label = ", ".join(f"{other}={values[other]}" for other in others)
-        lines.setdefault(label, []).append((place[values[key]], results))
+        lines.setdefault(label, []).append((place[values[key]], member))
     rows = -(-len(names) // PANELS)
     figure = matplotlib.figure.Figure(figsize=(4.6 * min(PANELS, len(names)), 3.4 * rows), layout="constrained")
     panels = figure.subplots(rows, min(PANELS, len(names)), squeeze=False).ravel()
     for axes, name in zip(panels, names, strict=False):
         for label, points in lines.items():
             points = sorted(points, key=lambda point: point[0])
-            results = [result[name] for _, result in points]
-            errors = [2.0 * result.get("standard_error", 0.0) for result in results]
-            places, heights = [x for x, _ in points], [result["value"] for result in results]
+            numbers = [member[name] for _, member in points]
+            errors = [2.0 * number.get("standard_error", 0.0) for number in numbers]
+            places, heights = [x for x, _ in points], [number["value"] for number in numbers]
             axes.errorbar(places, heights, errors, label=label, marker="o", capsize=3)
         axes.set(xlabel=key, title=name)
         if numeric and min(ticks) > 0 and max(ticks) >= 8 * min(ticks):
