@@ -233,7 +233,7 @@ def test_a_judge_that_cannot_judge_is_told(trained, judge, message):
 
 def test_figures_of_arithmetic_and_training(trained):
     assert {path.name for path in (trained / "gan" / "figures").iterdir()} == {
-        *("samples.png", "classes.png", "interpolation.png", "losses.png", "losses.md"),
+        *("samples.png", "classes.png", "interpolation.png", "losses.png", "losses.md", "quality.png"),
         *("samples_0000002.png", "samples_0000004.png", "samples.gif"),
     }
     assert (trained / "gan" / "figures" / "losses.md").read_text().count("\n") == 4

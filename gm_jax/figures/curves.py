@@ -31,6 +31,32 @@ def save_curves(path: Path, metrics: Path, names: Sequence[str], caption: str) -
     save_figure(path, figure, caption)
 
 
+def save_relation(path: Path, metrics: Path, names: tuple[str, str], caption: str) -> None:
+    """Plot one metric of the held-out images over another, a point for each step that has both, as a PNG.
+
+    The title has Spearman's rank correlation: 1 where they always rise together, -1 where one falls as the other rises.
+    """
+    import matplotlib.figure
+    import scipy.stats
+
+    points = [
+        (line["step"], *(line[name] for name in names))
+        for line in read_metrics(metrics)
+        if line["split"] != "train" and all(name in line for name in names)
+    ]
+    figure = matplotlib.figure.Figure(figsize=(7, 5), layout="constrained")
+    axes = figure.subplots()
+    if points:
+        steps, x, y = zip(*points, strict=True)
+        figure.colorbar(axes.scatter(x, y, c=steps, cmap="viridis"), label="step")
+        varies = min(len(set(x)), len(set(y))) > 1
+        correlation = f"{scipy.stats.spearmanr(x, y).statistic:.2f}" if varies else "undefined"
+        axes.set_title(f"rank correlation {correlation}, n = {len(points)}")
+    axes.set(xlabel=names[0], ylabel=names[1])
+    axes.grid(alpha=0.3)
+    save_figure(path, figure, caption)
+
+
 def save_table(path: Path, metrics: Path, names: Sequence[str]) -> None:
     """Write the named metrics of a metrics.jsonl as a Markdown table: a row a logged step, a column a split and name.
 

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from gm_jax import images, parallel, random
 from gm_jax.errors import UserError
 from gm_jax.figures.arithmetic import parse, save_arithmetic
-from gm_jax.figures.curves import save_curves, save_table
+from gm_jax.figures.curves import save_curves, save_relation, save_table
 from gm_jax.figures.grid import save_grid
 from gm_jax.figures.interpolation import lerp, save_interpolation, slerp
 from gm_jax.layers import diff_augment
@@ -221,6 +221,7 @@ class GAN(Task):
             "samples": self.draw_samples,
             "interpolation": self.draw_interpolation,
             "losses": self.draw_losses,
+            "quality": self.draw_quality,
             **classes,
             **arithmetic,
         }
@@ -257,6 +258,11 @@ class GAN(Task):
         path, metrics = trained.workdir.figures / "losses.png", trained.workdir.metrics
         save_curves(path, metrics, [*names, "d_real", "d_fake"], trained.caption)
         save_table(path.with_suffix(".md"), metrics, names)
+
+    def draw_quality(self, trained: Trained) -> None:
+        """Plot the energy score over the discriminator's loss: does the loss tell how good the samples are?"""
+        names = ("discriminator_loss", "energy_score")
+        save_relation(trained.workdir.figures / "quality.png", trained.workdir.metrics, names, trained.caption)
 
     def draw_arithmetic(self, trained: Trained) -> None:
         """Draw what `sampling.arithmetic` asks for, such as "red circle - circle + square"."""
