@@ -183,10 +183,14 @@ class Generator(nn.Module):
         strides=(2, 2, 2, 2),
         kernels=(4, 4, 4, 4),
         dense=False,
+        hidden=0,
         slope=0.0,
     ):
         super().__init__()
         self.depth, self.dense, self.slope = len(multipliers), dense, slope
+        self.hidden = nn.Linear(latents, hidden, bias=False) if hidden else nn.Identity()
+        self.hidden_norm = nn.BatchNorm1d(hidden) if hidden else None
+        latents = hidden or latents
         channels, factor = [width * m for m in multipliers], math.prod(strides)
         self.grid = (shape[0] // factor, shape[1] // factor, channels[0])
         if dense:
@@ -202,6 +206,8 @@ class Generator(nn.Module):
                 self.add_module(f"norm{i}", nn.BatchNorm2d(outputs[i]))
 
     def forward(self, z: Tensor) -> Tensor:
+        if self.hidden_norm:
+            z = F.leaky_relu(self.hidden_norm(self.hidden(z)), self.slope, inplace=True)
         x = self.stem_norm(self.stem(z if self.dense else z[:, :, None, None]))
         x = F.leaky_relu(x, self.slope, inplace=True)
         x = unflat(x, self.grid) if self.dense else x
@@ -225,6 +231,7 @@ class Discriminator(nn.Module):
         strides=(2, 2, 2, 2),
         kernels=(4, 4, 4, 4),
         dense=False,
+        hidden=0,
         batch_norm=True,
         dropout=0.0,
         bias=True,
@@ -240,14 +247,22 @@ class Discriminator(nn.Module):
             rows, columns, channels = rows // stride, columns // stride, outputs
         self.dropout = nn.Dropout(dropout)
         grid = (rows, columns, channels)
-        self.head = (
-            reading(grid, nn.Linear(math.prod(grid), 1, bias)) if dense else nn.Conv2d(channels, 1, grid[:2], bias=bias)
-        )
+        self.hidden = reading(grid, nn.Linear(math.prod(grid), hidden, bias and not batch_norm)) if hidden else None
+        self.norm_hidden = nn.BatchNorm1d(hidden) if hidden and batch_norm else nn.Identity()
+        if hidden:
+            self.head = nn.Linear(hidden, 1, bias)
+        elif dense:
+            self.head = reading(grid, nn.Linear(math.prod(grid), 1, bias))
+        else:
+            self.head = nn.Conv2d(channels, 1, grid[:2], bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         for i in range(self.depth):
             x = getattr(self, f"norm{i}")(getattr(self, f"conv{i}")(x))
             x = self.dropout(F.leaky_relu(x, self.slope, inplace=True))
+        if self.hidden:
+            x = self.norm_hidden(self.hidden(flat(x)))
+            return self.head(self.dropout(F.leaky_relu(x, self.slope, inplace=True))).flatten()
         return self.head(flat(x) if self.dense else x).flatten()
 
 

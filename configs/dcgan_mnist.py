@@ -31,7 +31,6 @@ def get_config(variant=""):
 
 def modernise(config):
     config.model = SMALL_DCGAN
-    config.gan.r1 = 1.0
     config.batch_size = 128
     config.optim.learning_rate = 2e-4
     config.optim.beta1 = 0.5

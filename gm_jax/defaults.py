@@ -175,14 +175,8 @@ TUTORIAL_DCGAN = {
 SMALL_DCGAN = {
     "name": "dcgan",
     "latent_dim": 64,
-    "generator": {"width": 32, "multipliers": (4, 2), "strides": (2, 2), "kernels": (4, 4)},
-    "discriminator": {
-        "width": 32,
-        "multipliers": (1, 4),
-        "strides": (2, 2),
-        "kernels": (4, 4),
-        "batch_norm": False,
-    },
+    "generator": {"width": 32, "multipliers": (4, 2), "strides": (2, 2), "kernels": (4, 4), "hidden": 256},
+    "discriminator": {"width": 32, "multipliers": (1, 4), "strides": (2, 2), "kernels": (4, 4), "hidden": 256},
 }
 
 

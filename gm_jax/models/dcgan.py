@@ -36,6 +36,7 @@ class Generator(nn.Module):
     strides: Sequence[int] = (2, 2, 2, 2)  # of the transposed convolution that leaves each grid; the last makes images
     kernels: Sequence[int] = (4, 4, 4, 4)  # their sizes
     dense: bool = False  # the first grid comes from a dense layer whose units are normalised one by one
+    hidden: int = 0  # units of a dense layer before that (InfoGAN: Chen et al. 2016, table 1); 0: none
     slope: float = 0.0  # of the (leaky) ReLU below 0
     axis_name: str | None = None  # the device axis over which batch statistics are taken
 
@@ -51,6 +52,8 @@ class Generator(nn.Module):
 
         if self.classes:
             z = jnp.concatenate([z, jax.nn.one_hot(label, self.classes)], axis=-1)
+        if self.hidden:
+            z = normalised(nn.Dense(self.hidden, use_bias=False, kernel_init=SPREAD, name="hidden")(z), "hidden_norm")
         if self.dense:
             x = nn.Dense(math.prod(grid) * channels[0], use_bias=False, kernel_init=SPREAD, name="stem")(z)
             x = normalised(x, "stem_norm").reshape(-1, *grid, channels[0])
@@ -75,7 +78,8 @@ class Discriminator(nn.Module):
     strides: Sequence[int] = (2, 2, 2, 2)
     kernels: Sequence[int] = (4, 4, 4, 4)  # their sizes
     dense: bool = False  # the logit comes from a dense layer; else from a convolution as large as the grid: the same
-    batch_norm: bool = True  # after every convolution but the first and the last
+    hidden: int = 0  # units of a dense layer before that, which sees the image as a whole (as InfoGAN's); 0: none
+    batch_norm: bool = True  # after every layer but the first and the last
     spectral_norm: bool = False  # of every layer
     dropout: float = 0.0  # after every activation
     bias: bool = True  # in layers without batch norm
@@ -96,17 +100,24 @@ class Discriminator(nn.Module):
         if self.classes and not self.projection:
             maps = jnp.broadcast_to(one_hot[:, None, None], (*x.shape[:3], self.classes))
             x = jnp.concatenate([x, maps], axis=-1)
+
+        def activate(x: jax.Array, norm: bool, name: str) -> jax.Array:
+            if norm:
+                x = batch_norm(train, self.axis_name, scale_init=around_one, name=f"norm{name}")(x)
+            return Dropout(self.dropout, name=f"dropout{name}")(nn.leaky_relu(x, self.slope), keys)
+
         for i, (multiplier, kernel, stride) in enumerate(
             zip(self.multipliers, self.kernels, self.strides, strict=True)
         ):
             norm = self.batch_norm and i > 0
             bias = self.bias and not norm
             layer = Conv(self.width * multiplier, kernel, stride, use_bias=bias, kernel_init=SPREAD, name=f"conv{i}")
-            x = apply(layer, x)
-            if norm:
-                x = batch_norm(train, self.axis_name, scale_init=around_one, name=f"norm{i}")(x)
-            x = Dropout(self.dropout, name=f"dropout{i}")(nn.leaky_relu(x, self.slope), keys)
-        if self.dense:
+            x = activate(apply(layer, x), norm, f"{i}")
+        if self.hidden:
+            bias = self.bias and not self.batch_norm
+            layer = nn.Dense(self.hidden, use_bias=bias, kernel_init=SPREAD, name="hidden")
+            x = activate(apply(layer, x.reshape(len(x), -1)), self.batch_norm, "_hidden")
+        if self.dense or self.hidden:
             head = nn.Dense(1, use_bias=self.bias, kernel_init=SPREAD, name="head")
             logits = apply(head, x.reshape(len(x), -1))[:, 0]
         else:
@@ -114,7 +125,8 @@ class Discriminator(nn.Module):
             logits = apply(head, x)[:, 0, 0, 0]
         if self.classes and self.projection:
             direction = apply(nn.Dense(x.shape[-1], use_bias=False, kernel_init=SPREAD, name="label"), one_hot)
-            logits = logits + jnp.sum(direction * jnp.sum(x, axis=(1, 2)), axis=-1)
+            features = x if self.hidden else jnp.sum(x, axis=(1, 2))
+            logits = logits + jnp.sum(direction * features, axis=-1)
         return logits
 
 
