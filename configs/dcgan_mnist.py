@@ -35,4 +35,4 @@ def modernise(config):
     config.optim.learning_rate = 2e-4
     config.optim.beta1 = 0.5
     config.optim.generator.ema_decay = 0.999
-    set_epochs(config, epochs=20, examples=60_000, checkpoint_epochs=2)
+    set_epochs(config, epochs=15, examples=60_000, checkpoint_epochs=3)
