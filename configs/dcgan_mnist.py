@@ -6,7 +6,8 @@
 One dense and three transposed convolutions up (7x7 -> 7x7x128 -> 14x14x64 -> 28x28x1), two convolutions and a dense
 layer down, 100 epochs, batches of 256 are W6's (000, section 6.7); batch norm, leaky ReLU, dropout, 100 noise values
 and two optimisers are H2's (002), whose 50 epochs are half of the way: `figures/samples.gif` passes them. Both show
-samples only. `modern` is a third as large and adds an R1 penalty in place of dropout and a moving average.
+samples only. `modern` has fewer channels and InfoGAN's dense layers (Chen et al. 2016), by which both networks see a
+digit as a whole, batch norm in place of dropout, and a moving average.
 """
 
 from gm_jax.defaults import SMALL_DCGAN, TUTORIAL_DCGAN, check_variant, gan_config, set_epochs
