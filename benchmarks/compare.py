@@ -32,6 +32,7 @@ EXPERIMENTS = (  # every shipped network once, and a gradient penalty
     "gan_mnist",
     "dcgan_mnist",
     "dcgan_mnist:modern",
+    "dcgan_shapes",
     "dcgan_faces64",
     "fnn_mnist",
     "fnn_cifar10",

@@ -28,6 +28,7 @@ DATA = {  # image shape and classes of each data set
     "mnist": ((28, 28, 1), 10),
     "cifar10": ((32, 32, 3), 10),
     "faces64": ((64, 64, 3), 7),
+    "shapes": ((32, 32, 3), 3),
 }
 EXAMPLES = 4096  # random ones: speed does not depend on what the images show
 
