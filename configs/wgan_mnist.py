@@ -18,12 +18,13 @@ def get_config(variant=""):
     check_variant(variant, *VARIANTS)
     config = gan_config()
     config.dataset.name = "mnist"
-    config.model.generator = {"width": 64, "multipliers": (2, 1), "strides": (2, 2), "kernels": (4, 4)}
+    config.model.generator = {"width": 64, "multipliers": (2, 1), "strides": (2, 2), "kernels": (4, 4), "hidden": 256}
     config.model.discriminator = {
         "width": 64,
         "multipliers": (1, 2),
         "strides": (2, 2),
         "kernels": (4, 4),
+        "hidden": 256,
         "batch_norm": False,
     }
     config.gan.loss = "wasserstein"
