@@ -8,8 +8,7 @@
 The networks of `dcgan_mnist`, 50 epochs, one-hot labels joined to noise and image are H3's (002); that the
 discriminator also rejects real digits under a wrong label is T8's (003). Both show digits only; aim: the asked digit in
 at least 97 % of 1,000 samples (`judged_accuracy`). `modern` has small networks with InfoGAN's dense layers (Chen et al.
-2016), batch norm in place of dropout, and a moving average; and no wrong labels, which drive the generator to the one
-image of each class that is mistaken least (seen after 1,000 steps).
+2016), batch norm in place of dropout, and a moving average.
 """
 
 from gm_jax.defaults import SMALL_DCGAN, TUTORIAL_DCGAN, check_variant, gan_config, set_epochs
@@ -36,7 +35,6 @@ def get_config(variant=""):
 
 def modernise(config):
     config.model = SMALL_DCGAN
-    config.gan.wrong_labels = False
     config.batch_size = 128
     config.optim.learning_rate = 2e-4
     config.optim.beta1 = 0.5
