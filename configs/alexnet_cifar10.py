@@ -1,12 +1,12 @@
 """W4: AlexNet on CIFAR-10.
 
-python -m gm_jax.main --config=configs/alexnet_cifar10.py          # 82.24 % in the report; about 2.5 hours on two cores
+python -m gm_jax.main --config=configs/alexnet_cifar10.py          # 82.24 % in the report; 1.5 hours on two CPU cores
 python -m gm_jax.main --config=configs/alexnet_cifar10.py:modern   # aim: 90 %; about two hours on two CPU cores
 
 Five convolutions, one dense layer, 100 epochs and batches of 50 are the report's (000, section 6.5); the channels, the
 dropout, SGD with momentum and weight decay, flips and shifts are those of Krizhevsky et al. (2012, 2014). `modern`
 keeps the layers and adds batch norm and the recipe of the CIFAR-10 speed records: label smoothing, one-cycle SGD, a
-moving average, both mirror images when testing.
+moving average, both mirror images when testing. The first, with a decay over 20 epochs instead, reaches 81.5 %.
 """
 
 from gm_jax.defaults import CIFAR10, check_variant, classifier_config, set_epochs
