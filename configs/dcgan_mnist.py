@@ -1,7 +1,7 @@
 """W6 and H2: a DCGAN on MNIST, with the networks of TensorFlow's tutorial.
 
     python -m gm_jax.main --config=configs/dcgan_mnist.py           # for a GPU: ten hours on two CPU cores
-    python -m gm_jax.main --config=configs/dcgan_mnist.py:modern    # ten minutes on two CPU cores
+    python -m gm_jax.main --config=configs/dcgan_mnist.py:modern    # a quarter of an hour on two CPU cores
 
 One dense and three transposed convolutions up (7x7 -> 7x7x128 -> 14x14x64 -> 28x28x1), two convolutions and a dense
 layer down, 100 epochs, batches of 256 are W6's (000, section 6.7); batch norm, leaky ReLU, dropout, 100 noise values
