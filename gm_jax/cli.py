@@ -22,7 +22,10 @@ from gm_jax.workdir import flatten
 MODES = ("train", "sample", "evaluate", "figures")
 
 FLAGS = flags.FLAGS
-CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: configs/NAME.py or configs/NAME.py:variant.")
+OPEN = {"lock_config": False, "accept_new_attributes": True}  # a network's keyword need not stand in its config
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The experiment: configs/NAME.py or configs/NAME.py:variant.", **OPEN
+)
 flags.DEFINE_string("workdir", None, "The run's folder (default: runs/NAME or runs/NAME_variant).")
 flags.DEFINE_string("mode", "train", f"One of {', '.join(MODES)}.")
 flags.DEFINE_string("checkpoint", "newest", "For all modes but train: newest, best, or a step.")
@@ -37,7 +40,8 @@ def parse(argv: Sequence[str]) -> list[str]:
     path = _given(argv, "config")
     if path is not None:
         check_config_file(path)
-    with _in_one_line(argv, path):
+    with _in_one_line():
+        check_keys(FLAGS["config"], argv)
         rest = FLAGS(argv)
         config = CONFIG.value  # read at once: the library reports some errors only then
     if len(rest) > 1:
@@ -65,6 +69,24 @@ def check_config_file(path: str) -> None:
         raise UserError(f"{file} is not a config: it has no function get_config")
     if variant and not functions["get_config"].args.args:
         raise UserError(f"{file} has no variants: leave out ':{variant}'")
+
+
+def check_keys(flag: flags.Flag, argv: Sequence[str]) -> None:
+    """Raise UserError for an override of a key that the config file does not have.
+
+    Where `model.name` chooses the networks, any key passes in `model` and its groups: networks know their keywords.
+    """
+    file = _given(argv, "config")
+    if file is None:
+        return
+    known = list(flatten(flag.parser.parse(file)))
+    groups = {key.rpartition(".")[0] for key in known if "model.name" in known}
+    for argument in argv[1:]:
+        name = argument.lstrip("-").partition("=")[0].removeprefix("no") if argument.startswith("-") else ""
+        key = name.removeprefix("config.")
+        network = key.partition(".")[0] == "model" and key.rpartition(".")[0] in groups
+        if name != key and key not in known and not network:
+            raise UserError(f"the config has no key {key!r}{nearest(key, known)}")
 
 
 def experiment_name() -> str:
@@ -95,8 +117,9 @@ def read_config(given: Sequence[str]) -> tuple[ConfigDict, dict[str, Any]]:
     """
     argv = [sys.argv[0], *given]
     values = flags.FlagValues()  # apart from FLAGS, which hold this process's own config
-    holder = config_flags.DEFINE_config_file("config", None, flag_values=values, sys_argv=argv)
-    with _in_one_line(argv, _given(argv, "config")):
+    holder = config_flags.DEFINE_config_file("config", None, flag_values=values, sys_argv=argv, **OPEN)
+    with _in_one_line():
+        check_keys(values["config"], argv)
         values(argv)
         return holder.value, dict(config_flags.get_override_values(values["config"]))
 
@@ -108,13 +131,11 @@ def this_command(module: str = "gm_jax.main") -> str:
 
 
 @contextlib.contextmanager
-def _in_one_line(argv: Sequence[str], path: str | None) -> Iterator[None]:
+def _in_one_line() -> Iterator[None]:
     """Turn what the libraries raise about a command line into a UserError."""
     try:
         yield
-    except (AttributeError, KeyError) as error:
-        raise UserError(_unknown_key(argv, path, error)) from error
-    except flags.Error as error:
+    except (AttributeError, KeyError, flags.Error) as error:
         raise UserError(str(error).splitlines()[0]) from error
 
 
@@ -125,15 +146,3 @@ def _given(argv: Sequence[str], name: str) -> str | None:
         if argument.startswith("-") and flag == name:
             return value if equals else (argv[i + 1] if i + 1 < len(argv) else None)
     return None
-
-
-def _unknown_key(argv: Sequence[str], path: str | None, error: Exception) -> str:
-    """Name the override that no config has, and the nearest over all dotted keys."""
-    keys = list(flatten(FLAGS["config"].parser.parse(path))) if path else []
-    for argument in argv[1:]:
-        key = argument.lstrip("-").partition("=")[0]
-        for prefix in ("config.", "noconfig."):
-            if key.startswith(prefix) and key.removeprefix(prefix) not in keys:
-                key = key.removeprefix(prefix)
-                return f"the config has no key {key!r}{nearest(key, keys)}"
-    return str(error).splitlines()[0]

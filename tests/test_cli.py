@@ -7,6 +7,7 @@ import pytest
 from tests.tiny import ROOT, flags, gm_jax, train_tiny
 
 DDPM = f"--config={ROOT / 'configs' / 'ddpm_mnist.py'}"
+GAN = f"--config={ROOT / 'configs' / 'dcgan_mnist.py'}"
 DIGITS = ["--config.dataset.name=digits"]
 
 
@@ -18,6 +19,8 @@ DIGITS = ["--config.dataset.name=digits"]
         (["--config=configs/ddpm_mnist.py:huge"], "has no variant"),
         ([DDPM, "--config.modle.width=3"], "the config has no key 'modle.width' (did you mean 'model.width'?)"),
         ([DDPM, "--config.optim.lr=3"], "the config has no key 'optim.lr'"),
+        ([GAN, *DIGITS, "--config.model.generator.widht=3"], "has no key model.generator.widht (did you mean"),
+        ([GAN, *DIGITS, "--config.model.discriminator.bias=7"], "must be like its default, True"),
         ([DDPM, "--config.batch_size=many"], "--config.batch_size=many"),
         ([DDPM, "--config.dataset.embedded", "False"], "stray argument 'False'"),
         ([DDPM, "--mode=smaple"], "is not one of train, sample, evaluate, figures (did you mean 'sample'?)"),

@@ -38,7 +38,7 @@ def make_gan(
     networks = {"generator": generator, "discriminator": discriminator}
     known = {net: accepted([module], GIVEN) for net, module in zip(networks, GANS[name], strict=True)}
     for net, keywords in networks.items():
-        check_keywords(name, [f"{net}.{key}" for key in keywords], [f"{net}.{key}" for key in known[net]])
+        check_keywords(name, keywords, known[net], group=f"{net}.")
     given = {"classes": classes, "image_shape": tuple(image_shape), "axis_name": axis_name}
     return tuple(
         module(**{key: given[key] for key in GIVEN if key in accepted([module], ())}, **networks[net])

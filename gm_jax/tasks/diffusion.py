@@ -12,6 +12,7 @@ from gm_jax.errors import UserError, nearest
 from gm_jax.figures.curves import save_curves
 from gm_jax.figures.grid import save_grid, save_strips
 from gm_jax.losses import diffusion as losses
+from gm_jax.models.keywords import accepted, check_keywords
 from gm_jax.models.unet import UNet
 from gm_jax.samplers import diffusion as samplers
 from gm_jax.samplers.schedules import diffuse, make_schedule
@@ -31,6 +32,7 @@ class Diffusion(Task):
     def __init__(self, config: ConfigDict, spec: DataSpec):
         super().__init__(config, spec)
         self.classes = len(spec.label_names) if config.diffusion.conditional else 0
+        check_keywords("unet", config.model, accepted([UNet], given=("classes",)))
         self.network = UNet(classes=self.classes, **config.model)
         self.network.check((1, *spec.image_shape))
         self.schedule = make_schedule(config.diffusion.schedule, config.diffusion.timesteps)
