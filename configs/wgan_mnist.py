@@ -18,21 +18,20 @@ def get_config(variant=""):
     check_variant(variant, *VARIANTS)
     config = gan_config()
     config.dataset.name = "mnist"
-    config.model.generator = {"width": 64, "multipliers": (2, 1), "strides": (2, 2), "kernels": (4, 4), "hidden": 256}
+    config.model.generator = {"width": 32, "multipliers": (2, 1), "strides": (2, 2), "kernels": (4, 4), "hidden": 256}
     config.model.discriminator = {
-        "width": 64,
+        "width": 32,
         "multipliers": (1, 2),
         "strides": (2, 2),
         "kernels": (4, 4),
         "hidden": 256,
-        "batch_norm": False,
     }
     config.gan.loss = "wasserstein"
     config.gan.critic_steps = 5
     config.batch_size = 64
     config.optim.name = "rmsprop"
     config.optim.learning_rate = 5e-5
-    config.optim.beta2 = 0.9
+    config.optim.beta2 = 0.99
     config.optim.discriminator.clip_weights = 0.01
     set_epochs(config, epochs=60, examples=60_000 // 5, checkpoint_epochs=5)
     config.if_embedded = {"steps": 2000}
@@ -42,8 +41,10 @@ def get_config(variant=""):
 
 
 def penalise(config):
+    config.model.discriminator.batch_norm = False
     config.gan.gradient_penalty = 10.0
     config.optim.name = "adam"
     config.optim.learning_rate = 1e-4
     config.optim.beta1 = 0.0
+    config.optim.beta2 = 0.9
     config.optim.discriminator.clip_weights = None

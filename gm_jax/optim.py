@@ -22,7 +22,7 @@ OPTIMIZERS = {
         optax.add_decayed_weights(c.weight_decay, kernels), optax.sgd(rate, momentum=c.beta1, nesterov=True)
     ),
     "none": lambda rate, c: optax.set_to_zero(),  # for parameters that are fitted, not trained
-    "rmsprop": lambda rate, c: optax.rmsprop(rate, decay=c.beta2, eps=c.epsilon),
+    "rmsprop": lambda rate, c: optax.rmsprop(rate, decay=c.beta2, eps=c.epsilon, eps_in_sqrt=False),
 }
 DECAYING = ("adamw", "sgd")  # those that know weight_decay
 
