@@ -140,17 +140,18 @@ class Autoencoder(Task):
         save_latent_map(path, made["code"], made.get("label"), names, caption)
 
     def draw_features(self, trained: Trained) -> None:
-        """Draw what each unit adds to the logits of the image, scaled by its largest value; grey is 0.
+        """Draw what the most active units add to the logits of the image, scaled by its largest value; grey is 0.
 
-        With a linear decoder these are its weights.
+        With a linear decoder these are a unit's weights.
         """
-        units = self.config.model.latent_dim
-        codes = np.concatenate([np.zeros((1, units)), np.eye(min(FEATURES, units), units)]).astype(np.float32)
+        code = self.autoencode_some(trained, self.config.evaluation.n)["code"]
+        units = np.argsort(-np.mean(np.abs(code), axis=0), kind="stable")[:FEATURES]
+        codes = np.concatenate([np.zeros((1, code.shape[1])), np.eye(code.shape[1])[units]]).astype(np.float32)
         decode = functools.partial(self.network.apply, method="decode")
         logits = np.asarray(decode({"params": trained.variables.params[NET]}, codes))
         features = logits[1:] - logits[:1]
         features = features / np.maximum(np.abs(features).max((1, 2, 3), keepdims=True), 1e-12)
-        caption = f"{trained.caption} · what each of the first {len(features)} of {units} units draws"
+        caption = f"{trained.caption} · what each of the {len(units)} most active of {code.shape[1]} units draws"
         path = trained.workdir.figures / "features.png"
         save_grid(path, np.asarray(images.to_uint8(features)), 10, caption)
 
