@@ -32,18 +32,19 @@ def save_curves(path: Path, metrics: Path, names: Sequence[str], caption: str) -
 
 
 def save_relation(path: Path, metrics: Path, names: tuple[str, str], caption: str) -> None:
-    """Plot one metric of the held-out images over another, a point for each step that has both, as a PNG.
+    """Plot a metric of held-out images (the second name) over one that training last logged then, as a PNG.
 
     The title has Spearman's rank correlation: 1 where they always rise together, -1 where one falls as the other rises.
     """
     import matplotlib.figure
     import scipy.stats
 
-    points = [
-        (line["step"], *(line[name] for name in names))
-        for line in read_metrics(metrics)
-        if line["split"] != "train" and all(name in line for name in names)
-    ]
+    points, trained = [], None
+    for line in read_metrics(metrics):
+        if line["split"] == "train":
+            trained = line.get(names[0], trained)
+        elif trained is not None and names[1] in line:
+            points.append((line["step"], trained, line[names[1]]))
     figure = matplotlib.figure.Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
     if points:
@@ -52,7 +53,7 @@ def save_relation(path: Path, metrics: Path, names: tuple[str, str], caption: st
         varies = min(len(set(x)), len(set(y))) > 1
         correlation = f"{scipy.stats.spearmanr(x, y).statistic:.2f}" if varies else "undefined"
         axes.set_title(f"rank correlation {correlation}, n = {len(points)}")
-    axes.set(xlabel=names[0], ylabel=names[1])
+    axes.set(xlabel=f"{names[0]}, training", ylabel=f"{names[1]}, held out")
     axes.grid(alpha=0.3)
     save_figure(path, figure, caption)
 
