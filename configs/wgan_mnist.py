@@ -1,12 +1,15 @@
 """T6: a Wasserstein GAN on MNIST.
 
-    python -m gm_jax.main --config=configs/wgan_mnist.py       # about an hour on two CPU cores
-    python -m gm_jax.main --config=configs/wgan_mnist.py:gp    # about two hours on two CPU cores
+    python -m gm_jax.main --config=configs/wgan_mnist.py       # 24 minutes on one CPU core
+    python -m gm_jax.main --config=configs/wgan_mnist.py:gp    # the gradient penalty; about twice as long
 
 The critic's loss (003, eq. (2)) is minus an estimate of the earth mover's distance, up to its slope: it shrinks as
-samples get better, while other losses of GANs tell nothing. Weights clipped to 0.01, five critic updates a step,
-RMSProp at 5e-5 and batches of 64 are the paper's (Arjovsky et al. 2017); `gp` has its successor's gradient penalty
-and Adam at 1e-4 with betas 0 and 0.9 (Gulrajani et al. 2017). An epoch is one of the critic's data.
+samples get better, while other losses of GANs tell nothing. `figures/quality.png` shows that: its rank correlation with
+the samples' energy score is -0.96. Of 1,000 samples 76 to 133 show each digit.
+
+Weights clipped to 0.01, five critic updates a step, RMSProp at 5e-5 and batches of 64 are the paper's (Arjovsky et al.
+2017); `gp` has its successor's gradient penalty and Adam at 1e-4 with betas 0 and 0.9 (Gulrajani et al. 2017). An epoch
+is one of the critic's data.
 """
 
 from gm_jax.defaults import check_variant, gan_config, set_epochs
