@@ -16,7 +16,7 @@ from benchmarks.flops import product_flops
 from benchmarks.timing import Way
 from gm_jax import images, parallel, random
 from gm_jax.losses.diffusion import to_x0
-from gm_jax.optim import ema_decays, make_optimizers
+from gm_jax.optim import ema_decays
 from gm_jax.run import Run
 from gm_jax.samplers import diffusion as samplers
 from gm_jax.step import AXIS, Phase, batches_per_step, make_train_step
@@ -67,9 +67,7 @@ def bare_call(run: Run, phases: Sequence[Phase] | None = None) -> Callable:
     """Return `train.compile_call` without its scan: one jitted step, of all phases or of these."""
     networks = list(jax.eval_shape(run.task.init, jax.random.key(0)))
     phases = run.task.phases() if phases is None else phases
-    step = make_train_step(
-        phases, make_optimizers(run.config, networks), ema_decays(run.config, networks), run.config.seed
-    )
+    step = make_train_step(phases, run.optimizers(networks), ema_decays(run.config, networks), run.config.seed)
 
     def call(state, resident, batches):
         index = batches["index"][0]

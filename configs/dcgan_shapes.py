@@ -24,7 +24,6 @@ def get_config():
         "batch_norm": False,
     }
     config.gan.r1 = 1.0
-    config.gan.collapse_alarm = 0.97  # real shapes: 0.89
     config.batch_size = 64
     config.steps_per_call = 10
     config.optim.generator.ema_decay = 0.999

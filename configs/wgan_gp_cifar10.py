@@ -32,5 +32,4 @@ def get_config():
     config.optim.beta2 = 0.9
     config.optim.decay = "linear"
     set_epochs(config, epochs=625, examples=50_000 // 5, checkpoint_epochs=5, evaluate_epochs=5)
-    config.optim.discriminator.decay_steps = config.gan.critic_steps * config.steps  # it counts its own updates
     return config

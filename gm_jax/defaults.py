@@ -131,7 +131,7 @@ def gan_config() -> ConfigDict:
     config.gan.conditional = False  # both networks see labels
     config.gan.wrong_labels = False  # the discriminator learns to reject real images under a wrong label, too
     config.gan.augment = ()  # of what the discriminator sees: colour, translation, cutout
-    config.gan.collapse_alarm = 0.9  # warn where the mean cosine similarity of two samples is above
+    config.gan.collapse_alarm = 0.3  # warn above this share of the way from real images' mean similarity to 1
     config.optim.learning_rate = 2e-4
     config.optim.beta1 = 0.5
     for network in ("generator", "discriminator"):

@@ -1,6 +1,6 @@
 """Optax transformations from a config, one for each network."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -35,11 +35,18 @@ def settings(config: ConfigDict, network: str) -> ConfigDict:
     return optim
 
 
-def learning_rate(optim: ConfigDict) -> optax.Schedule:
-    """Return the learning rate as a function of the step: linear warm-up, then constant or a decay to 0.
+def learning_rate(optim: ConfigDict, updates_per_step: float = 1.0) -> optax.Schedule:
+    """Return the learning rate as a function of the number of updates: linear warm-up, then constant or a decay to 0.
 
+    `warmup_steps` and `decay_steps` are training steps, in each of which there are `updates_per_step` updates.
     Its length is `decay_steps`, a key of its own, so that a run can be prolonged (`steps`) without changing its past.
     """
+    schedule = _schedule(optim)
+    return schedule if updates_per_step == 1.0 else lambda count: schedule(count / updates_per_step)
+
+
+def _schedule(optim: ConfigDict) -> optax.Schedule:
+    """Return the learning rate as a function of the training step."""
     peak, warmup = optim.learning_rate, optim.warmup_steps
     if optim.decay == "constant":
         after = optax.constant_schedule(peak)
@@ -62,14 +69,16 @@ def clip_weights(limit: float) -> optax.GradientTransformation:
     return optax.stateless_with_tree_map(lambda update, p: jnp.clip(p + update, -limit, limit) - p)
 
 
-def make_optimizers(config: ConfigDict, networks: Iterable[str]) -> dict[str, optax.GradientTransformation]:
-    """Return an optax transformation for each network.
+def make_optimizers(
+    config: ConfigDict, updates_per_step: Mapping[str, float]
+) -> dict[str, optax.GradientTransformation]:
+    """Return an optax transformation for each network, which gets so many updates in a training step.
 
     Raises:
         UserError: an unknown optimiser or decay, or a weight decay that the optimiser does not know.
     """
     optimizers = {}
-    for network in networks:
+    for network, updates in updates_per_step.items():
         optim = settings(config, network)
         if optim.name not in OPTIMIZERS:
             raise UserError(
@@ -77,7 +86,7 @@ def make_optimizers(config: ConfigDict, networks: Iterable[str]) -> dict[str, op
             )
         if optim.weight_decay and optim.name not in DECAYING:
             raise UserError(f"optim.name={optim.name} ignores optim.weight_decay: use {' or '.join(DECAYING)}")
-        transformation = OPTIMIZERS[optim.name](learning_rate(optim), optim)
+        transformation = OPTIMIZERS[optim.name](learning_rate(optim, updates), optim)
         if optim.clip_norm is not None:
             transformation = optax.chain(optax.clip_by_global_norm(optim.clip_norm), transformation)
         if optim.get("clip_weights") is not None:
@@ -88,4 +97,8 @@ def make_optimizers(config: ConfigDict, networks: Iterable[str]) -> dict[str, op
 
 def ema_decays(config: ConfigDict, networks: Iterable[str]) -> dict[str, float | None]:
     """Return the decay of each network's moving average, None where it keeps none."""
-    return {network: settings(config, network).ema_decay for network in networks}
+    decays = {network: settings(config, network).ema_decay for network in networks}
+    for network, decay in decays.items():
+        if decay is not None and not 0.0 <= decay < 1.0:
+            raise UserError(f"ema_decay={decay} of optim or optim.{network} is not in [0, 1)")
+    return decays

@@ -34,6 +34,7 @@ class Progress:
         self._bar = tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True)
         self._earlier = workdir.run().get("starts", [])
         self._first: tuple[int, float] | None = None  # step and time when the first call was done
+        self._watched = ""  # scores of held-out images
         self._paused = 0.0  # seconds of evaluation, drawing and saving since then
 
     def __enter__(self) -> "Progress":
@@ -52,8 +53,13 @@ class Progress:
             # To the host first: a mean on the device would queue up behind the steps in flight.
             values = {name: np.mean(value) for name, value in jax.device_get(metrics).items() if "/" not in name}
             losses = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
-            self._bar.set_postfix_str(f"{losses}, {self.images_per_second(step):.0f} images/s", refresh=False)
+            speed = f"{self.images_per_second(step):.0f} images/s"
+            self._bar.set_postfix_str(f"{losses}, {self._watched}{speed}", refresh=False)
         self._bar.update(step - self._bar.n)
+
+    def watch(self, scores: dict[str, float]) -> None:
+        """Show these scores of held-out images in the bar from now on."""
+        self._watched = "".join(f"{name} {value:.4f}, " for name, value in scores.items())
 
     def images_per_second(self, step: int) -> float:
         """The speed since the first call, which compiles, without evaluation, drawing and saving; 0 before that."""

@@ -3,12 +3,13 @@
 import dataclasses
 import functools
 import platform
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+import optax
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -20,6 +21,7 @@ from gm_jax.errors import UserError
 from gm_jax.judge import Judge
 from gm_jax.optim import ema_decays, make_optimizers
 from gm_jax.state import TrainState, create
+from gm_jax.step import updates_per_step
 from gm_jax.tasks import DataSpec, Task, make_task
 from gm_jax.tasks.task import Trained, Variables
 from gm_jax.workdir import Workdir, flatten, is_neutral
@@ -63,7 +65,12 @@ class Run:
         """Return the state at step 0; parameters that are `fitted` replace the random ones of their network."""
         variables = self.task.init(key)
         variables |= {net: {**variables[net], "params": params} for net, params in (fitted or {}).items()}
-        return create(variables, make_optimizers(self.config, variables), ema_decays(self.config, variables))
+        return create(variables, self.optimizers(variables), ema_decays(self.config, variables))
+
+    def optimizers(self, networks: Iterable[str]) -> dict[str, optax.GradientTransformation]:
+        """Return the optax transformation of each network."""
+        updates = updates_per_step(self.task.phases())
+        return make_optimizers(self.config, {network: updates.get(network, 1.0) for network in networks})
 
     def state_shapes(self) -> TrainState:
         """Return the shapes and dtypes of the state; a config that cannot work fails here."""
@@ -240,6 +247,10 @@ def open_trained(name: str, overrides: dict[str, Any], workdir: Workdir) -> Run:
 
 
 def _assemble(name: str, config: ConfigDict, workdir: Workdir, spec: DataSpec) -> Run:
+    for key in ("sampling.n", "sampling.batch_size", "evaluation.batch_size"):
+        group, entry = key.split(".")
+        if config[group][entry] < 1:
+            raise UserError(f"{key}={config[group][entry]} must be at least 1")
     task = make_task(config, spec)
     checkpoints = Checkpoints(Path(workdir.checkpoints), config.keep_checkpoints, task.monitor)
     return Run(name, config, workdir, spec, task, checkpoints)

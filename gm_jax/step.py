@@ -39,6 +39,14 @@ def batches_per_step(phases: Sequence[Phase]) -> int:
     return max((phase.repeats for phase in phases), default=1)
 
 
+def updates_per_step(phases: Sequence[Phase]) -> dict[str, float]:
+    """Return how many updates each network gets in a step, on average."""
+    updates: dict[str, float] = {}
+    for phase in phases:
+        updates[phase.net] = updates.get(phase.net, 0.0) + phase.repeats / phase.every
+    return updates
+
+
 def make_train_step(
     phases: Sequence[Phase],
     optimizers: dict[str, optax.GradientTransformation],
@@ -101,7 +109,8 @@ def make_train_step(
         for number, phase in enumerate(phases):
             noise_of = number if phase.noise_of is None else phase.noise_of
             state, phase_metrics = run_if_due(state, phase, batch, jax.random.fold_in(step_key, noise_of))
-            metrics.update(phase_metrics)
+            # A second phase of a network has a gradient of its own: its norm carries the phase's number.
+            metrics |= {f"{name}/{number}" if name in metrics else name: x for name, x in phase_metrics.items()}
         ema = {
             net: _average(average, {"params": state.params[net], **state.model_state[net]}, ema_decays[net], state.step)
             for net, average in state.ema.items()

@@ -13,7 +13,7 @@ from gm_jax.errors import UserError
 from gm_jax.evaluate import Measure
 from gm_jax.figures.grid import save_animation, save_grid
 from gm_jax.interrupt import Interrupt
-from gm_jax.optim import ema_decays, make_optimizers
+from gm_jax.optim import ema_decays
 from gm_jax.progress import Progress, print_parameters
 from gm_jax.run import Run, describe_dataset, environment
 from gm_jax.state import TrainState
@@ -77,7 +77,7 @@ def compile_call(run: Run) -> Callable:
     networks = list(jax.eval_shape(run.task.init, jax.random.key(0)))
     step = make_train_step(
         run.task.phases(),
-        make_optimizers(run.config, networks),
+        run.optimizers(networks),
         ema_decays(run.config, networks),
         run.config.seed,
     )
@@ -177,7 +177,8 @@ def loop(run: Run, state: TrainState, meta: dict[str, Any], progress: Progress, 
                 scores = {name: float(np.mean(values)) for name, values in validate(trained).items()}
                 file.write(step, config.evaluation.split, scores)
                 progress.log(step, config.evaluation.split, scores)
-                for warning in run.task.warnings(scores):
+                progress.watch({name: scores[name] for name in run.task.watched})
+                for warning in run.task.warnings(scores, run.split(config.evaluation.split)):
                     logging.warning("step %d: %s", step, warning)
                 draw_progress(run, trained)
         if step % config.checkpoint_every == 0 or step == config.steps or interrupt.signal:

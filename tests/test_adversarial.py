@@ -209,7 +209,7 @@ def test_wgan_updates_are_those_of_pytorchs_rmsprop_and_then_clipped():
     """Critics of clipped weights have tiny gradients: epsilon must not stand below the root with them."""
     config = shrunk("wgan_mnist", optim__learning_rate=1e-3, optim__warmup_steps=0)
     w, g = np.array([-0.3, 0.005, 0.0, 0.0099]), np.array([0.0, 1e-5, 1e-6, -1e-4])
-    optimizer = make_optimizers(config, ["discriminator"])["discriminator"]
+    optimizer = make_optimizers(config, {"discriminator": 5.0})["discriminator"]
     tree, state, square = {"w": jnp.asarray(w)}, optimizer.init({"w": jnp.asarray(w)}), np.zeros(4)
     for _ in range(2):
         updates, state = optimizer.update({"w": jnp.asarray(g)}, state, tree)

@@ -273,12 +273,12 @@ def test_weight_decay_shrinks_kernels_alone():
     params = {"classifier": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
     for name in ("sgd", "adamw"):
         config = shrunk("fnn_mnist", optim__name=name, optim__weight_decay=0.1)
-        optimizer = make_optimizers(config, params)["classifier"]
+        optimizer = make_optimizers(config, {"classifier": 1.0})["classifier"]
         tree = params["classifier"]
         updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, tree), optimizer.init(tree), tree)
         assert np.all(updates["kernel"] < 0) and np.all(updates["bias"] == 0)
     with pytest.raises(UserError, match=r"optim.name=adam ignores optim.weight_decay: use adamw or sgd"):
-        make_optimizers(shrunk("fnn_mnist", optim__weight_decay=0.1), params)
+        make_optimizers(shrunk("fnn_mnist", optim__weight_decay=0.1), {"classifier": 1.0})
 
 
 @pytest.fixture(scope="module")

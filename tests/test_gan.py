@@ -18,7 +18,7 @@ from gm_jax.tasks import DataSpec, make_task
 from gm_jax.tasks.gan import DISCRIMINATOR, GENERATOR
 from gm_jax.workdir import Workdir
 from tests.test_step import map_over
-from tests.tiny import EVERY_GAN_OPTION, EXPERIMENTS, GAN, load, open_tiny, shrunk, train_tiny
+from tests.tiny import EVERY_GAN_OPTION, EXPERIMENTS, GAN, flags, gm_jax, load, open_tiny, shrunk, train_tiny
 
 DIGITS = DataSpec((16, 16, 1), tuple("0123456789"))
 
@@ -83,7 +83,7 @@ def everything(tmp_path_factory):
         f"model__{net}__{key}": (n,) for net in GAN for key, n in (("multipliers", 1), ("strides", 4), ("kernels", 4))
     }
     run = open_tiny(tmp_path_factory.mktemp("all"), "cgan_mnist:modern", **EVERY_GAN_OPTION, **single)
-    optimizers = {net: optax.sgd(0.1) for net in (GENERATOR, DISCRIMINATOR)}
+    optimizers = {net: optax.sgd(0.1, momentum=0.9) for net in (GENERATOR, DISCRIMINATOR)}
     decays = {GENERATOR: 0.9, DISCRIMINATOR: None}
     state = create(jax.device_get(jax.jit(run.task.init)(jax.random.key(0))), optimizers, decays)
     data = {name: np.asarray(x[:64]) for name, x in run.split("train").items()}
@@ -127,6 +127,7 @@ def test_critic_steps_equal_a_loop_over_fresh_batches(everything):
     after = phase(0)
     params, model_state = state.params, state.model_state
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(3), 0), 0)
+    momentum = jax.tree.map(np.zeros_like, params[DISCRIMINATOR])
 
     @functools.partial(jax.pmap, axis_name="batch", devices=jax.devices()[:1], in_axes=(None, None, 0, None))
     def gradient(params, model_state, batch, key):
@@ -141,7 +142,8 @@ def test_critic_steps_equal_a_loop_over_fresh_batches(everything):
         grads, model_state = jax.tree.map(
             lambda x: x[0], gradient(params, model_state, batch, jax.random.fold_in(key, i))
         )
-        own = jax.tree.map(lambda p, g: p - 0.1 * g, params[DISCRIMINATOR], grads)
+        momentum = jax.tree.map(lambda m, g: 0.9 * m + g, momentum, grads)
+        own = jax.tree.map(lambda p, m: p - 0.1 * m, params[DISCRIMINATOR], momentum)
         params = {**params, DISCRIMINATOR: own}
     close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-6)
     jax.tree.map(close, after.params[DISCRIMINATOR], params[DISCRIMINATOR])
@@ -184,7 +186,7 @@ def trained(tmp_path_factory):
     """A tiny conditional GAN and a tiny classifier of the same images."""
     folder = tmp_path_factory.mktemp("judged")
     train_tiny(folder / "judge", "lenet_mnist", dataset__image_size=16)
-    train_tiny(folder / "gan", "cgan_mnist:modern", evaluate_every=2, gan__collapse_alarm=-1.0)
+    train_tiny(folder / "gan", "cgan_mnist:modern", evaluate_every=2)
     return folder
 
 
@@ -237,19 +239,31 @@ def test_figures_of_arithmetic_and_training(trained):
         *("samples_0000002.png", "samples_0000004.png", "samples.gif"),
     }
     assert (trained / "gan" / "figures" / "losses.md").read_text().count("\n") == 4
-    run = open_gan(trained, sampling__arithmetic="3,17 - 5 + 9")
+    run = open_gan(trained, sampling__arithmetic="3,17 - 5 + 9", sampling__label=2)
     assert sample.figures(run, "newest") == 0
     assert (trained / "gan" / "figures" / "arithmetic.png").exists()
 
 
 def test_collapse_is_warned_of():
+    """A real image and its negative have similarity -1; two of each and no other, on average, -1/3."""
     task = make_task(shrunk("dcgan_mnist"), DIGITS)
-    assert task.warnings({"similarity": 0.89}) == []
-    (warning,) = task.warnings({"similarity": 0.95})
-    assert "0.950, above gan.collapse_alarm=0.9" in warning
+    image = np.random.default_rng(0).integers(0, 256, (1, 28, 28, 1), dtype=np.uint8)
+    held_out = {"image": np.concatenate([image, 255 - image, image, 255 - image])}
+    limit = -1 / 3 + 0.3 * 4 / 3
+    assert task.warnings({"similarity": limit - 0.01}, held_out) == []
+    (warning,) = task.warnings({"similarity": limit + 0.01}, held_out)
+    assert "two samples is 0.077, of two real images -0.333" in warning
 
 
-def test_a_lazy_penalty_is_as_strong_as_an_eager_one():
+def test_the_loop_warns_of_collapse_and_shows_the_similarity(tmp_path):
+    """An alarm of -3 is below every similarity."""
+    result = gm_jax(*flags("dcgan_mnist", tmp_path / "run", evaluate_every=2, gan__collapse_alarm=-3.0))
+    assert result.returncode == 0, result.stderr
+    assert "step 2: the mean cosine similarity of two samples is" in result.stderr
+    assert ", similarity 0." in result.stderr
+
+
+def test_a_lazy_penalty_is_scaled_by_its_interval():
     eager, lazy = (make_task(shrunk("dcgan_shapes", gan__r1_every=n), DIGITS) for n in (1, 8))
     assert [phase.every for phase in (eager.phases()[-1], lazy.phases()[-1])] == [1, 8]
     assert isinstance(lazy.phases()[-1], Phase)
@@ -267,6 +281,13 @@ def test_a_lazy_penalty_is_as_strong_as_an_eager_one():
         ("wgan_mnist", dict(gan__loss="hinge"), DIGITS, "clip_weights=0.01 is for gan.loss=wasserstein, not hinge"),
         ("dcgan_cats", dict(gan__gradient_penalty=1.0), DIGITS, "gan.gradient_penalty is of each image by itself"),
         ("dcgan_cats", dict(gan__r1=1.0), DIGITS, "gan.r1 is of each image by itself, and batch norm mixes images"),
+        ("dcgan_mnist", dict(sampling__arithmetic="red - - circle"), DIGITS, "a sign stands where a term should"),
+        ("dcgan_mnist", dict(sampling__arithmetic="red - 3,17"), DIGITS, "has words, for which it needs a judge"),
+        ("cgan_mnist", dict(sampling__arithmetic="3 - 17"), DIGITS, "one class here: give sampling.label"),
+        ("dcgan_mnist", dict(model__generator__width=0), DIGITS, "model.generator.width=0 must be like its default"),
+        ("dcgan_mnist", dict(model__generator__strides=(1, 2, 0)), DIGITS, "must be like its default"),
+        ("dcgan_mnist", dict(model__discriminator__dropout=1.0), DIGITS, r"dropout=1.0 is not in \[0, 1\)"),
+        ("dcgan_mnist", dict(gan__augment=(1,)), DIGITS, "gan.augment has 1, but knows"),
         ("dcgan_mnist", dict(gan__critic_steps=0), DIGITS, "gan.critic_steps=0 must be at least 1"),
         ("dcgan_mnist", dict(gan__r1=-1.0), DIGITS, "gan.r1=-1.0 must not be negative"),
         ("dcgan_mnist", dict(gan__label_smoothing=1.0), DIGITS, r"gan.label_smoothing=1.0 is not in \[0, 1\)"),

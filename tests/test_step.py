@@ -10,9 +10,10 @@ import pytest
 
 from gm_jax import random
 from gm_jax.data.pipeline import arrays, batch_indices, batches, epoch_order
+from gm_jax.optim import learning_rate
 from gm_jax.state import create
-from gm_jax.step import AXIS, Phase, make_train_call, make_train_step
-from tests.tiny import open_tiny
+from gm_jax.step import AXIS, Phase, make_train_call, make_train_step, updates_per_step
+from tests.tiny import open_tiny, shrunk
 
 
 def map_over(devices, call):
@@ -125,9 +126,26 @@ def test_lazy_phase_runs_at_multiples_only_and_its_mean_is_honest():
     phases, optimizers, decays, state = toy(every=3)
     after, metrics = run_toy(phases, optimizers, decays, state, steps=6)
     assert after.opt_state["critic"][0].count == 2 and after.opt_state["generator"][0].count == 6
+    assert np.all(metrics["grad_norm/generator"] != 0)
     due = metrics["critic_loss"] != 0
     np.testing.assert_array_equal(due, [True, False, False, True, False, False])
     assert metrics["critic_loss"][0] == pytest.approx(3 * run_toy(*toy(), steps=1)[1]["critic_loss"][0], rel=1e-6)
+
+
+def test_two_phases_of_a_network_log_a_gradient_each():
+    phases, optimizers, decays, state = toy()
+    lazy = phases[0]._replace(every=3)
+    _, metrics = run_toy([*phases, lazy], optimizers, decays, state, steps=4)
+    assert np.all(metrics["grad_norm/critic"] != 0)
+    np.testing.assert_array_equal(metrics["grad_norm/critic/2"] != 0, [True, False, False, True])
+    assert updates_per_step([*phases, lazy]) == {"critic": 1 + 1 / 3, "generator": 1}
+
+
+def test_a_decay_ends_with_the_steps_however_many_updates_a_step_has():
+    optim = shrunk("wgan_mnist:gp", optim__decay="linear", optim__decay_steps=10, optim__warmup_steps=0).optim
+    once, often = learning_rate(optim), learning_rate(optim, updates_per_step=5.0)
+    np.testing.assert_allclose([often(5 * step) for step in range(11)], [once(step) for step in range(11)], rtol=1e-6)
+    assert float(often(49)) > 0 and float(often(50)) == 0
 
 
 def critic_loss(loss, params, batch, key, critic):

@@ -1,7 +1,8 @@
 """Arithmetic with latents (Radford et al. 2016, section 6.3.2): smiling woman - neutral woman + neutral man.
 
 An expression joins terms with + and - between spaces. A term is either sample numbers, chosen by hand: "3,17,42", or
-words that a judge must find on a sample: "red circle". Its latent is the mean of those of its samples.
+words that a judge must find on a sample: "red circle"; its class "7" cannot be asked for, since 7 is a number. The
+latent of a term is the mean of those of its samples.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,7 +40,7 @@ def parse(expression: str) -> list[Term]:
     """Return the terms of an expression such as "red circle - circle + 3,17".
 
     Raises:
-        UserError: a sign without a term, or a term without a sign.
+        UserError: a sign without a term, or a term that is neither words nor numbers with commas between them.
     """
     terms, sign, words = [], 1, []
     for token in [*expression.split(), "+"]:
@@ -48,6 +49,11 @@ def parse(expression: str) -> list[Term]:
             continue
         if not words:
             raise UserError(f"sampling.arithmetic={expression!r}: a sign stands where a term should: try 'A - B + C'")
+        if any("," in word for word in words) and not (len(words) == 1 and words[0].replace(",", "").isdigit()):
+            raise UserError(
+                f"sampling.arithmetic={expression!r}: {' '.join(words)!r} is no term: write sample numbers as 3,17 and "
+                "signs between spaces"
+            )
         numbers = words[0].split(",")
         if len(words) == 1 and all(number.isdigit() for number in numbers):
             terms.append(Term(sign, (), tuple(map(int, numbers))))

@@ -57,7 +57,7 @@ def check(names: Sequence[str]) -> None:
     """Raise UserError if there is a name of no change."""
     for name in names:
         if name not in CHANGES:
-            raise UserError(f"gan.augment has {name!r}, but knows {', '.join(CHANGES)}{nearest(name, CHANGES)}")
+            raise UserError(f"gan.augment has {name!r}, but knows {', '.join(CHANGES)}{nearest(str(name), CHANGES)}")
 
 
 def augment(x: jax.Array, keys: jax.Array, names: Sequence[str]) -> jax.Array:

@@ -35,14 +35,22 @@ def check_keywords(model: str, keywords: Mapping[str, Any], known: Mapping[str, 
             raise UserError(f"model {model} has no key model.{name}{nearest(name, names)}: it has {', '.join(names)}")
         if not _fits(value, known[keyword]):
             raise UserError(f"model.{name}={value!r} must be like its default, {known[keyword]!r}")
+        if keyword == "dropout" and not 0.0 <= value < 1.0:
+            raise UserError(f"model.{name}={value} is not in [0, 1)")
 
 
 def _fits(value: Any, default: Any) -> bool:
-    """Return whether a value is of a default's type; an int is a float, too, and no default says nothing."""
+    """Return whether a value is of a default's type; an int is a float, too, and no default says nothing.
+
+    An int is a size or a count: it is at least 1, or 0 where that is the default.
+    """
     if isinstance(default, list | tuple):
-        return isinstance(value, list | tuple)
+        element = default[0] if default else 1
+        return isinstance(value, list | tuple) and all(_fits(v, element) for v in value)
     if isinstance(default, bool) or isinstance(value, bool):
         return (isinstance(value, bool) and isinstance(default, bool)) or default in (None, dataclasses.MISSING)
     if isinstance(default, float):
         return isinstance(value, int | float)
-    return not isinstance(default, int | str) or isinstance(value, type(default))
+    if isinstance(default, int):
+        return isinstance(value, int) and value >= min(default, 1)
+    return not isinstance(default, str) or isinstance(value, str)

@@ -29,6 +29,7 @@ from gm_jax.tasks.task import DataSpec, Task, Trained, check_labels
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
 PATHS, PATH_STEPS = 4, 10  # interpolations of each kind in their figure
 PER_CLASS = 10  # samples of each class in their figure
+COMPARED = 1000  # real images whose pairs tell how alike images are
 CANDIDATES = 2000  # samples among which the judge of latent arithmetic chooses
 
 
@@ -42,12 +43,14 @@ class GAN(Task):
     """
 
     monitor = ("energy_score", "min")
+    watched = ("similarity",)
 
     def __init__(self, config: ConfigDict, spec: DataSpec):
         super().__init__(config, spec)
         self.settings = config.gan
         self.classes = len(spec.label_names) if config.gan.conditional else 0
         self.game = make_adversarial(config.gan.loss)
+        self.real_similarity: float | None = None  # of pairs of held-out images; measured when first asked for
         check_settings(config, self.classes)
         self.generator, self.discriminator = make_gan(
             image_shape=spec.image_shape, classes=self.classes, axis_name=AXIS, **config.model
@@ -135,7 +138,7 @@ class GAN(Task):
     def r1_loss(self, params, model_state, batch, key):
         """R1 (Mescheder et al. 2018) at every `r1_every`-th step, so much stronger: an update of its own.
 
-        The lazy penalty of StyleGAN2 (Karras et al. 2020, section 3.1).
+        The lazy penalty of StyleGAN2 (Karras et al. 2020, section 3.1), but for its changes to Adam's settings.
         """
         keys = random.example_keys(key, batch["position"])
         critic = self.critic(params, model_state, self.label_of(batch), keys)
@@ -168,13 +171,20 @@ class GAN(Task):
             "energy_score": diversity.energy_score(real, first, second),
         }
 
-    def warnings(self, scores):
-        alarm = self.settings.collapse_alarm
-        if scores["similarity"] <= alarm:
+    def warnings(self, scores, held_out):
+        """Warn where samples are more alike than real images by `collapse_alarm` of what is possible.
+
+        Copies of one image have similarity 1; of two, they exceed real images by about half of the rest.
+        """
+        if self.real_similarity is None:
+            real = np.asarray(held_out["image"][: self.config.evaluation.n], np.float32) / 127.5 - 1.0
+            self.real_similarity = diversity.similar_pairs(real[:COMPARED], 1.0)[1] if len(real) > 1 else 0.0
+        real, found, alarm = self.real_similarity, scores["similarity"], self.settings.collapse_alarm
+        if found <= real + alarm * (1.0 - real):
             return []
         return [
-            f"the mean cosine similarity of two samples is {scores['similarity']:.3f}, above "
-            f"gan.collapse_alarm={alarm}: the generator may have collapsed to a few images"
+            f"the mean cosine similarity of two samples is {found:.3f}, of two real images {real:.3f}: the generator "
+            f"may have collapsed to a few images (gan.collapse_alarm={alarm})"
         ]
 
     @functools.cached_property
@@ -301,12 +311,30 @@ def check_settings(config: ConfigDict, classes: int) -> None:
         raise UserError(
             f"gan.label_smoothing means nothing for gan.loss={settings.loss}, which has no targets: set it 0"
         )
+    if config.sampling.arithmetic is not None:
+        check_arithmetic(config)
     for name in ("critic_steps", "r1_every"):
         if settings[name] < 1:
             raise UserError(f"gan.{name}={settings[name]} must be at least 1")
     for name in ("gradient_penalty", "r1"):
         if settings[name] < 0:
             raise UserError(f"gan.{name}={settings[name]} must not be negative")
+
+
+def check_arithmetic(config: ConfigDict) -> None:
+    """Refuse arithmetic that could not be drawn once the networks are trained.
+
+    Raises:
+        UserError: an expression without sense, words without a judge, or classes that the samples do not share.
+    """
+    expression = config.sampling.arithmetic
+    if any(term.words for term in parse(expression)) and not config.evaluation.judge:
+        raise UserError(
+            f"sampling.arithmetic={expression!r} has words, for which it needs a judge: give "
+            "--config.evaluation.judge=WORKDIR of a trained classifier, or =shapes, or name samples by their numbers"
+        )
+    if config.gan.conditional and config.sampling.label is None:
+        raise UserError("sampling.arithmetic needs samples of one class here: give sampling.label, too")
 
 
 def check_slope(config: ConfigDict, batch_norm: bool) -> None:

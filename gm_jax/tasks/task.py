@@ -100,10 +100,12 @@ class Task(abc.ABC):
         config: the run's config.
         spec: of the data.
         monitor: the validation metric whose best checkpoint is kept, and "min" or "max".
+        watched: the validation metrics that the progress bar shows.
         units: what the numbers in evaluation.json are measured in, by name, where that needs saying.
     """
 
     monitor: tuple[str, str] = ("loss", "min")
+    watched: tuple[str, ...] = ()
     units: dict[str, str] = {}  # noqa: RUF012  (never changed)
 
     def __init__(self, config: ConfigDict, spec: DataSpec):
@@ -137,8 +139,8 @@ class Task(abc.ABC):
     def validate(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
         """Return per-example values [B, ...]; their means are logged during training."""
 
-    def warnings(self, scores: dict[str, float]) -> list[str]:
-        """Return what looks wrong about a run whose validation gave these means, a sentence each."""
+    def warnings(self, scores: dict[str, float], held_out: Batch) -> list[str]:
+        """Return what looks wrong about a run whose validation on `held_out` gave these means, a sentence each."""
         return []
 
     def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
