@@ -16,4 +16,5 @@ def get_config():
     config.model.dimensions = 50  # principal components that the mixture describes; the rest is noise
     config.model.iterations = 100  # of EM at most
     config.model.tolerance = 0.01  # nats an image: EM ends when an iteration gains less
+    config.if_embedded = {"model": {"components": 10}}  # 1,500 digits do not determine 100 covariances
     return config

@@ -3,7 +3,7 @@
     python -m gm_jax.main --config=configs/sparse_autoencoder_mnist.py       # T2: L1 penalty (003, eq. 1)
     python -m gm_jax.main --config=configs/sparse_autoencoder_mnist.py:kl    # T3: KL penalty of the mean activities
 
-About four minutes each on two CPU cores. 784 pixels, 1024 units, 784 pixels; the decoder is linear up to the last
+Two minutes each on one CPU core. 784 pixels, 1024 units, 784 pixels; the decoder is linear up to the last
 sigmoid, so that each unit draws one feature. The report says no more; the KL penalty and its target of 0.05 are those
 of Ng's lecture notes (2011).
 """

@@ -21,6 +21,8 @@ from gm_jax.workdir import flatten
 
 MODES = ("train", "sample", "evaluate", "figures")
 
+TOLD = ("", "image_shape", "classes", "outputs", "learned_scale", "axis_name", "name", "parent")  # not by configs
+
 FLAGS = flags.FLAGS
 OPEN = {"lock_config": False, "accept_new_attributes": True}  # a network's keyword need not stand in its config
 CONFIG = config_flags.DEFINE_config_file(
@@ -74,17 +76,20 @@ def check_config_file(path: str) -> None:
 def check_keys(flag: flags.Flag, argv: Sequence[str]) -> None:
     """Raise UserError for an override of a key that the config file does not have.
 
-    Where `model.name` chooses the networks, any key passes in `model` and its groups: networks know their keywords.
+    Where `model.name` chooses the networks, any other key passes in `model` or, if it has groups for several networks,
+    in these: networks know their keywords. What the code itself tells them is none.
     """
     file = _given(argv, "config")
     if file is None:
         return
     known = list(flatten(flag.parser.parse(file)))
-    groups = {key.rpartition(".")[0] for key in known if "model.name" in known}
+    model = {key.rpartition(".")[0] for key in known if key.startswith("model.") and "model.name" in known}
+    groups = model - {"model"} or model
     for argument in argv[1:]:
         name = argument.lstrip("-").partition("=")[0].removeprefix("no") if argument.startswith("-") else ""
         key = name.removeprefix("config.")
-        network = key.partition(".")[0] == "model" and key.rpartition(".")[0] in groups
+        group, _, keyword = key.rpartition(".")
+        network = group in groups and keyword not in TOLD
         if name != key and key not in known and not network:
             raise UserError(f"the config has no key {key!r}{nearest(key, known)}")
 

@@ -251,6 +251,8 @@ def _assemble(name: str, config: ConfigDict, workdir: Workdir, spec: DataSpec) -
         group, entry = key.split(".")
         if config[group][entry] < 1:
             raise UserError(f"{key}={config[group][entry]} must be at least 1")
+    if config.seed < 0:
+        raise UserError(f"seed={config.seed} must not be negative")
     task = make_task(config, spec)
     checkpoints = Checkpoints(Path(workdir.checkpoints), config.keep_checkpoints, task.monitor)
     return Run(name, config, workdir, spec, task, checkpoints)

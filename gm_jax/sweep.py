@@ -133,10 +133,11 @@ def draw_family(experiment: str, family: Path, members: Sequence[Member]) -> Non
 
 
 def claim(experiment: str, family: Path, members: Sequence[Member]) -> None:
-    """Write sweep.json; UserError if another sweep wrote it."""
+    """Write sweep.json; UserError if another sweep wrote it, one of whose members began."""
     Workdir(family).create()
     keys, before = list(members[0].values), read_json(family / "sweep.json")
-    if before is not None and (before["config"], before["keys"]) != (experiment, keys):
+    began = before is not None and any((family / m["workdir"] / "config.json").exists() for m in before["members"])
+    if began and (before["config"], before["keys"]) != (experiment, keys):
         raise UserError(
             f"{family} is a sweep of {before['config']} over {', '.join(before['keys'])}: use another --workdir"
         )

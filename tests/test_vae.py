@@ -163,7 +163,7 @@ def test_dynamic_pixels_follow_the_grey_level_and_evaluation_repeats_them():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"model__latent_dim": 4, "vae__free_bits": 0.5, "vae__warmup_steps": 4},
+        {"model__latent_dim": 4, "vae__free_bits": 0.03, "vae__warmup_steps": 4},
         {"vae__train_samples": 3, "vae__warmup_steps": 4, "vae__binarise": "dynamic"},
     ],
 )
@@ -197,6 +197,10 @@ def test_loss_is_minus_the_bound_with_its_weights():
     metrics = loss(vae__beta=3.0, vae__warmup_steps=4)
     assert metrics["loss"] == pytest.approx(1.5 * metrics["kl"] - metrics["reconstruction"], rel=1e-5)
     assert metrics["elbo"] == pytest.approx(metrics["reconstruction"] - metrics["kl"], rel=1e-5)
+    bounded = loss(vae__free_bits=100.0)
+    assert bounded["loss"] == pytest.approx(2 * 100.0 - bounded["reconstruction"], rel=1e-5)
+    cold, warm = (loss(vae__train_samples=5, vae__warmup_steps=n)["loss"] for n in (1000, 1))
+    assert cold < warm - 0.01  # nearly without the ratio of prior and posterior
     metrics = loss(vae__train_samples=50)
     assert metrics["elbo"] + 0.5 < -metrics["loss"]
 

@@ -139,12 +139,14 @@ def make_coders(
     check_keywords(name, keywords, accepted(CODERS[name], given=("outputs", "image_shape")))
     if latent_dim < 1:
         raise UserError(f"model.latent_dim={latent_dim} must be at least 1")
+    if name == "conv" and not keywords.get("features", ConvEncoder.features):
+        raise UserError("model conv needs model.features of one convolution at least")
     height, width, _ = image_shape
     factor = 2 ** len(keywords.get("features", ConvEncoder.features)) if name == "conv" else 1
     if height % factor or width % factor:
         raise UserError(
             f"model conv halves images until they must divide by {factor}, and {height}x{width} pixels do not: set "
-            "dataset.image_size, use fewer model.features, or another model.name"
+            "dataset.image_size or use fewer model.features"
         )
     encoder, decoder = (
         module(size, **{key: value for key, value in keywords.items() if key in accepted((module,), ())})

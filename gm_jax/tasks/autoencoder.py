@@ -173,3 +173,8 @@ def check_settings(config: ConfigDict) -> None:
         raise UserError("autoencoder.penalty=kl compares activities in (0, 1): set model.activation=sigmoid")
     if penalty == "kl" and not 0.0 < settings.target_activity < 1.0:
         raise UserError(f"autoencoder.target_activity={settings.target_activity} is not between 0 and 1")
+    if (penalty == "none") != (settings.penalty_weight == 0.0):
+        raise UserError(
+            f"autoencoder.penalty={penalty} with autoencoder.penalty_weight={settings.penalty_weight}: a penalty "
+            "needs a weight above 0, and none has no weight"
+        )

@@ -270,7 +270,7 @@ class GAN(Task):
         save_table(path.with_suffix(".md"), metrics, names)
 
     def draw_quality(self, trained: Trained) -> None:
-        """Plot the energy score over the discriminator's loss: does the loss tell how good the samples are?"""
+        """Plot the samples' energy score over the discriminator's training loss: does that tell how good they are?"""
         names = ("discriminator_loss", "energy_score")
         save_relation(trained.workdir.figures / "quality.png", trained.workdir.metrics, names, trained.caption)
 

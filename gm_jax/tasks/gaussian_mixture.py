@@ -33,6 +33,8 @@ class GaussianMixture(Baseline):
         self.pixels = int(np.prod(spec.image_shape))
         if self.components < 1:
             raise UserError(f"model.components={self.components} must be at least 1")
+        if config.model.tolerance < 0.0 or config.model.iterations < 1:
+            raise UserError("model.tolerance must not be negative, and model.iterations at least 1")
         if not 1 <= self.dimensions < self.pixels:
             raise UserError(f"model.dimensions={self.dimensions} is not in 1 ... {self.pixels - 1}, the pixels less 1")
 

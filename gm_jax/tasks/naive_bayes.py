@@ -9,6 +9,7 @@ from gm_jax.errors import UserError
 from gm_jax.tasks.baseline import Baseline
 from gm_jax.tasks.task import DataSpec, check_labels
 
+LEAST = float(np.finfo(np.float32).eps)
 WHITE = 128  # a pixel from this grey level on is 1, else 0
 
 
@@ -48,6 +49,7 @@ class NaiveBayes(Baseline):
         model = BernoulliNB(alpha=self.config.model.smoothing, binarize=None)
         model.partial_fit(pixels, data["label"], classes=np.arange(len(self.spec.label_names)))
         white = np.exp(model.feature_log_prob_).reshape(self.shapes()["white"])
+        white = np.clip(white, LEAST, 1.0 - LEAST)  # in float32 a tiny smoothing would make pixels certain
         return {"weights": model.class_count_ / model.class_count_.sum(), "white": white}
 
     def log_joint(self, arrays, batch, keys):

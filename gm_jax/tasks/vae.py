@@ -25,7 +25,7 @@ LIKELIHOODS = ("bernoulli", "gaussian")
 BINARISATIONS = {"none": "grey pixels in [0, 1]", "dynamic": "drawn binary pixels", "threshold": "binary pixels"}
 SAMPLES_AT_ONCE = 10  # importance samples that are decoded together, at most
 RECONSTRUCTIONS = 40
-PATHS, PATH_STEPS = 8, 10  # interpolations in their figure
+PATHS, PRIOR_PATHS, PATH_STEPS = 8, 2, 10  # interpolations in their figure
 MANIFOLD = 20  # images along each side of the manifold
 
 
@@ -232,14 +232,20 @@ class VAE(Task):
         save_versions(trained.workdir.figures / "reconstructions.png", versions, 10, caption)
 
     def draw_interpolation(self, trained: Trained) -> None:
-        """Draw straight paths between the posterior means of pairs of held-out images."""
+        """Draw straight paths between posterior means of pairs of held-out images, and between draws of the prior."""
         encoded = self.encode_some(trained, 2 * PATHS)
         rows = len(encoded["mean"]) // 2
         start, end = slice(rows), slice(rows, 2 * rows)
         path = trained.workdir.figures / "interpolation.png"
-        latents = lerp(encoded["mean"][start], encoded["mean"][end], PATH_STEPS)
-        caption = f"{trained.caption} · straight paths in the latent space between the images at both ends"
-        ends = (encoded["seen"][start], encoded["seen"][end])
+        drawn = np.random.default_rng(self.config.sampling.seed).normal(size=(2, PRIOR_PATHS, self.latent_dim))
+        pairs = [np.concatenate([encoded["mean"][part], z]) for part, z in zip((start, end), drawn, strict=True)]
+        decoded = [self.decode_all(trained, z) for z in drawn]
+        ends = [np.concatenate([encoded["seen"][part], x]) for part, x in zip((start, end), decoded, strict=True)]
+        latents = lerp(*pairs, PATH_STEPS)
+        caption = (
+            f"{trained.caption} · straight paths in the latent space between the images at both ends; in the last "
+            f"{PRIOR_PATHS} rows between draws of the prior"
+        )
         save_interpolation(path, latents, functools.partial(self.decode_all, trained), caption, ends)
 
     def draw_latents(self, trained: Trained) -> None:
