@@ -130,7 +130,6 @@ class VAE:
             "VAE",
             {
                 f"model.name={config.model.name}": config.model.name not in CODERS,
-                "vae.train_samples above 1": settings.train_samples > 1,
                 "vae.binarise=threshold": settings.binarise == "threshold",
                 "vae.scale": settings.scale,
                 "vae.free_bits": settings.free_bits,
@@ -148,23 +147,31 @@ class VAE:
         return (torch.rand_like(x) < x).float() if self.settings.binarise == "dynamic" else x
 
     def log_likelihood(self, network: nn.Module, x: Tensor, logits: Tensor) -> Tensor:
-        """Return log p(x|z), summed over the pixels and averaged over the batch."""
+        """Return log p(x|z) of each example [B], summed over the pixels."""
         if self.settings.likelihood == "bernoulli":
-            return -F.binary_cross_entropy_with_logits(logits, x, reduction="sum") / len(x)
+            return -F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
         log_scale, pixels = network.log_scale, x[0].numel()
-        squared_error = F.mse_loss(logits.sigmoid(), x, reduction="sum") / len(x)
+        squared_error = F.mse_loss(logits.sigmoid(), x, reduction="none").flatten(1).sum(1)
         return -0.5 * squared_error * torch.exp(-2.0 * log_scale) - pixels * (log_scale + 0.5 * math.log(2 * math.pi))
 
     def loss(self, networks: Networks, images: Tensor, labels: Tensor) -> Result:
-        """Return minus the evidence lower bound, whose KL term is warmed up, and the metrics."""
+        """Return minus the bound that is maximised, whose KL term is warmed up, and the metrics."""
         settings, network, x = self.settings, networks["vae"], self.pixels(images)
         mean, log_variance = network.encoder(x).chunk(2, 1)
-        z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
-        reconstruction = self.log_likelihood(network, x, network.decoder(z))
-        kl = kl_divergence(mean, log_variance)
+        samples = settings.train_samples
+        noise = torch.randn(len(x), samples, mean.shape[1], device=x.device)
+        z = mean[:, None] + torch.exp(0.5 * log_variance)[:, None] * noise
+        logits = network.decoder(z.flatten(0, 1))
+        log_likelihood = self.log_likelihood(network, x.repeat_interleave(samples, 0), logits).view(-1, samples)
+        reconstruction, kl = log_likelihood.mean(), kl_divergence(mean, log_variance)
         self.updates += 1
         beta = settings.beta * min(1.0, self.updates / max(settings.warmup_steps, 1))
-        loss = beta * kl - reconstruction
+        if samples == 1:
+            loss = beta * kl - reconstruction
+        else:
+            log_ratio = 0.5 * (noise.square() + log_variance[:, None] - z.square()).sum(-1)
+            weights = log_likelihood + beta * log_ratio
+            loss = math.log(samples) - weights.logsumexp(1).mean()
         with torch.no_grad():
             metrics = {"loss": loss, "elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}
             return loss, {name: value.detach() for name, value in metrics.items()}

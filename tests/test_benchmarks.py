@@ -122,7 +122,7 @@ def test_the_pytorch_peers_have_the_same_losses():
     ):
         peer = PEERS["vae"](shrunk(experiment), (32, 32, 3), 10, "cpu")
         value = peer.log_likelihood(peer.networks["vae"], *theirs)
-        np.testing.assert_allclose(value.item(), expected.mean(), rtol=1e-5)
+        np.testing.assert_allclose(value.detach(), expected, rtol=1e-5)
     kl = elbo.kl_divergence(x, logits).sum((1, 2, 3)).mean()
     np.testing.assert_allclose(kl_divergence(*theirs).item(), kl, rtol=1e-5)
 
@@ -394,11 +394,11 @@ def test_a_gan_and_a_vae_are_compared(monkeypatch):
     assert sampling["flops"] == 2 * 4 * sum(generator)
     square = 512 * 512
     encoder, decoder = [784 * 512, *[square] * 4, 512 * 80], [40 * 512, *[square] * 4, 512 * 784]
-    assert jax_ways.step_flops(vae) == 2 * share * (3 * (sum(encoder) + sum(decoder)) - encoder[0])
+    assert jax_ways.step_flops(vae) == 2 * share * (3 * (sum(encoder) + 5 * sum(decoder)) - encoder[0])
     assert decoding["flops"] == 2 * 4 * sum(decoder)
     ways = {compare.OURS, compare.STOCK} | ({compare.TORCH} if importlib.util.find_spec("torch") else set())
     for row in (training, sampling, decoding):
         assert ways == {name for name, way in row["ways"].items() if way["seconds"]}
     if peer is not None:
         metrics = peer.training(compare.TORCH).call()
-        assert metrics["elbo"] < 0 < metrics["kl"] and metrics["loss"] < -metrics["elbo"]  # the KL term is warmed up
+        assert metrics["elbo"] < 0 < metrics["kl"] and metrics["loss"] < -metrics["elbo"]  # tighter, and warmed up
