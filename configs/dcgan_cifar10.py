@@ -16,7 +16,5 @@ def get_config():
     config.dataset.name = "cifar10"
     config.model = TUTORIAL_DCGAN
     config.batch_size = 256
-    config.optim.learning_rate = 1e-4
-    config.optim.beta1 = 0.9
     set_epochs(config, epochs=100, examples=50_000, checkpoint_epochs=5)
     return config
