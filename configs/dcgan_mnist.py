@@ -9,8 +9,8 @@ and two optimisers are H2's (002), whose 50 epochs are half of the way: `figures
 samples only and name no learning rate. It is DCGAN's, 2e-4 with beta1 0.5: with the tutorial's 1e-4 and 0.9 all samples
 were blobs after six epochs.
 
-`modern` has fewer channels and InfoGAN's dense layers (Chen et al. 2016), by which both networks see a digit as a whole,
-batch norm in place of dropout, and a moving average: of 1,000 samples 86 to 114 show each digit.
+`modern` has fewer channels and InfoGAN's dense layers (Chen et al. 2016), by which both networks see a digit as a
+whole, batch norm in place of dropout, and a moving average: of 1,000 samples 86 to 114 show each digit.
 """
 
 from gm_jax.defaults import SMALL_DCGAN, TUTORIAL_DCGAN, check_variant, gan_config, set_epochs
