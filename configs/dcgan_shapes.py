@@ -1,11 +1,12 @@
 """B4 where the truth is known: latent arithmetic with drawn shapes, 32x32.
 
-    python -m gm_jax.main --config=configs/dcgan_shapes.py    # aim: half an hour on two CPU cores
+    python -m gm_jax.main --config=configs/dcgan_shapes.py    # 17 minutes on one CPU core
       ... --mode=figures --config.evaluation.judge=shapes --config.sampling.arithmetic="red circle - circle + square"
 
 Every attribute of the data set `shapes` can be read off an image exactly, so the figure's caption counts in how many
 rows the answer is a red square. The networks are DCGAN's for 32 pixels, narrow, with an R1 penalty in place of the
-discriminator's batch norm, and a moving average. Aim: all four rows.
+discriminator's batch norm, and a moving average. Aim: all four rows; 10,000 steps answered one. Batch norm and a dense
+layer in the discriminator collapsed, the hinge loss with spectral normalisation answered none.
 """
 
 from gm_jax.defaults import gan_config
