@@ -1,6 +1,6 @@
 """H1 and B1: a VAE on MNIST.
 
-    python -m gm_jax.main --config=configs/vae_mnist.py            # H1: two latents; ten minutes on two CPU cores
+    python -m gm_jax.main --config=configs/vae_mnist.py            # H1: two latents; twelve minutes on two CPU cores
     launch/sweep.sh --config=configs/vae_mnist.py --sweep model.latent_dim=2,4,8,16,32,64 --config.steps=4690    # B1
     python -m gm_jax.main --config=configs/vae_mnist.py:modern     # the best bound; 48 minutes on one CPU core
 
