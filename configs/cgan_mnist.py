@@ -24,8 +24,6 @@ def get_config(variant=""):
     config.gan.wrong_labels = True
     config.model = TUTORIAL_DCGAN
     config.batch_size = 256
-    config.optim.learning_rate = 1e-4
-    config.optim.beta1 = 0.9
     set_epochs(config, epochs=50, examples=60_000, checkpoint_epochs=5)
     config.if_embedded = {"steps": 1200}
     if variant == "modern":
@@ -36,7 +34,5 @@ def get_config(variant=""):
 def modernise(config):
     config.model = SMALL_DCGAN
     config.batch_size = 128
-    config.optim.learning_rate = 2e-4
-    config.optim.beta1 = 0.5
     config.optim.generator.ema_decay = 0.999
     set_epochs(config, epochs=10, examples=60_000, checkpoint_epochs=2)

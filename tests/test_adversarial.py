@@ -1,5 +1,7 @@
 """The parts of GANs: losses, penalties, spectral norm, augmentation, sameness of samples, latent arithmetic, judges."""
 
+import json
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ from PIL import Image
 from gm_jax import random
 from gm_jax.data import shapes
 from gm_jax.errors import UserError
-from gm_jax.figures import arithmetic
+from gm_jax.figures import arithmetic, curves
 from gm_jax.figures.grid import save_animation, save_grid
 from gm_jax.judge import Judge, count_classes
 from gm_jax.layers import diff_augment
@@ -218,6 +220,19 @@ def test_wgan_updates_are_those_of_pytorchs_rmsprop_and_then_clipped():
         w = np.clip(w - 1e-3 * g / (np.sqrt(square) + 1e-8), -0.01, 0.01)
     np.testing.assert_allclose(tree["w"], w, atol=1e-6)
     assert w[0] == -0.01 and w[3] == 0.01
+
+
+def test_quality_is_drawn_over_the_loss_that_training_logs(tmp_path, monkeypatch):
+    """Held-out losses rise with the score, those of training fall: these count."""
+    lines = []
+    for step in range(1, 5):
+        lines.append({"step": step, "split": "train", "loss": -step})
+        lines.append({"step": step, "split": "test", "loss": step, "score": step**2})
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    seen = []
+    monkeypatch.setattr(curves, "save_figure", lambda path, figure, caption: seen.append(figure.axes[0].get_title()))
+    curves.save_relation(tmp_path / "a.png", tmp_path / "metrics.jsonl", ("loss", "score"), "caption")
+    assert seen == ["rank correlation -1.00, n = 4"]
 
 
 def test_similar_pairs_are_counted_in_both_orders():
