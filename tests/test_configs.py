@@ -60,7 +60,7 @@ def test_overrides_that_make_another_model_are_refused(trained):
 
 @pytest.mark.parametrize("name", sorted(ONE_PER_TASK.values()))
 def test_three_and_three_steps_equal_six(name, tmp_path):
-    """Stop and restore within one process; the subprocess test kills a DDPM in earnest."""
+    """Stop and restore within one process; the subprocess test kills a DDPM and a GAN in earnest."""
     options = EVERY_GAN_OPTION if name == ONE_PER_TASK["gan"] else {}
     changes = dict(evaluate_every=3, checkpoint_every=3, log_every=2, **options)
     train_tiny(tmp_path / "halves", name, steps=3, **changes)

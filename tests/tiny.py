@@ -140,8 +140,9 @@ def train_tiny(workdir: Path, name: str = "ddpm_mnist", **changes) -> Run:
 
 def flags(name: str, workdir: Path, **changes) -> list[str]:
     """Return the command line of a shrunk config."""
-    config = shrinking(load(name), changes)
-    return [f"--config={CONFIGS[name]}", f"--workdir={workdir}", *(f"--config.{k}={v}" for k, v in config.items())]
+    config, (file, *variant) = shrinking(load(name), changes), name.split(":")
+    path = ":".join([str(CONFIGS[file]), *variant])
+    return [f"--config={path}", f"--workdir={workdir}", *(f"--config.{k}={v}" for k, v in config.items())]
 
 
 def gm_jax(*arguments: str, script: str = "-m gm_jax.main", devices: int = 1, **env) -> subprocess.CompletedProcess:
