@@ -11,6 +11,7 @@ import pytest
 
 from gm_jax import evaluate, random, sample
 from gm_jax.errors import UserError
+from gm_jax.models.dcgan import Discriminator
 from gm_jax.run import open_trained
 from gm_jax.state import create, split_variables
 from gm_jax.step import Phase, make_train_call, make_train_step
@@ -74,6 +75,14 @@ def test_shipped_networks_fit_their_images(experiment):
     for name in ("steps", "log_every", "evaluate_every", "checkpoint_every"):
         assert config[name] % config.steps_per_call == 0
     assert config.checkpoint_every % config.evaluate_every == 0  # so that every checkpoint has a score
+
+
+def test_a_signal_reaches_the_head_without_norms():
+    """N(0, 0.02^2) kernels gave logits of 0.001, and hardly a slope."""
+    network = Discriminator(width=16, bias=False, batch_norm=False)
+    x = jax.random.normal(jax.random.key(0), (16, 64, 64, 3))
+    logits, _ = jax.jit(network.init_with_output)(jax.random.key(1), x)
+    assert 0.1 < float(jnp.std(logits)) < 5.0
 
 
 @pytest.fixture(scope="module")

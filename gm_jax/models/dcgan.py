@@ -2,7 +2,9 @@
 
 Transposed convolutions make the grids of a generator, from the coarsest to the image; convolutions with strides make
 those of a discriminator, down to one number. With the defaults they are the paper's networks for 64x64 images. Kernels
-start as N(0, 0.02^2), scales of batch norm as N(1, 0.02^2).
+start as N(0, 0.02^2), scales of batch norm as N(1, 0.02^2). In a discriminator whose layers are not normalised, such
+kernels would shrink the signal, to a third in a layer, and it would hardly learn at first: there they start as in He et
+al. (2015).
 """
 
 import math
@@ -19,6 +21,7 @@ from gm_jax.layers.norm import batch_norm
 from gm_jax.layers.spectral_norm import SpectralNorm
 
 SPREAD = nn.initializers.normal(0.02)
+HE = nn.initializers.he_normal()
 
 
 def around_one(key: jax.Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> jax.Array:
@@ -91,6 +94,7 @@ class Discriminator(nn.Module):
         self, x: jax.Array, label: jax.Array | None = None, train: bool = False, keys: jax.Array | None = None
     ) -> jax.Array:
         """Map x [B, H, W, C] and labels int32 [B] to logits [B]; dropout acts if it is given keys [B]."""
+        initial = SPREAD if self.batch_norm or self.spectral_norm else HE
         grid = grid_size("discriminator", x.shape[1:], self.multipliers, self.strides, self.kernels)
 
         def apply(layer: nn.Module, x: jax.Array) -> jax.Array:
@@ -111,20 +115,20 @@ class Discriminator(nn.Module):
         ):
             norm = self.batch_norm and i > 0
             bias = self.bias and not norm
-            layer = Conv(self.width * multiplier, kernel, stride, use_bias=bias, kernel_init=SPREAD, name=f"conv{i}")
+            layer = Conv(self.width * multiplier, kernel, stride, use_bias=bias, kernel_init=initial, name=f"conv{i}")
             x = activate(apply(layer, x), norm, f"{i}")
         if self.hidden:
             bias = self.bias and not self.batch_norm
-            layer = nn.Dense(self.hidden, use_bias=bias, kernel_init=SPREAD, name="hidden")
+            layer = nn.Dense(self.hidden, use_bias=bias, kernel_init=initial, name="hidden")
             x = activate(apply(layer, x.reshape(len(x), -1)), self.batch_norm, "_hidden")
         if self.dense or self.hidden:
-            head = nn.Dense(1, use_bias=self.bias, kernel_init=SPREAD, name="head")
+            head = nn.Dense(1, use_bias=self.bias, kernel_init=initial, name="head")
             logits = apply(head, x.reshape(len(x), -1))[:, 0]
         else:
-            head = Conv(1, grid, padding="VALID", use_bias=self.bias, kernel_init=SPREAD, name="head")
+            head = Conv(1, grid, padding="VALID", use_bias=self.bias, kernel_init=initial, name="head")
             logits = apply(head, x)[:, 0, 0, 0]
         if self.classes and self.projection:
-            direction = apply(nn.Dense(x.shape[-1], use_bias=False, kernel_init=SPREAD, name="label"), one_hot)
+            direction = apply(nn.Dense(x.shape[-1], use_bias=False, kernel_init=initial, name="label"), one_hot)
             features = x if self.hidden else jnp.sum(x, axis=(1, 2))
             logits = logits + jnp.sum(direction * features, axis=-1)
         return logits
