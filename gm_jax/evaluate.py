@@ -70,10 +70,13 @@ def judge_samples(run: Run, trained: Trained) -> dict[str, Any]:
     held_out = run.split(evaluation.split)
     real = {name + "s": np.asarray(held_out[name][: evaluation.n]) for name in ("image", "label") if name in held_out}
     alike = {"": drawn["images"], "_of_real_images": real["images"][: evaluation.samples]}
-    results = {f"similar_pairs{whose}": count_similar(images) for whose, images in alike.items()}
+    results = {f"similar_pairs{whose}": count_similar(scaled(images)) for whose, images in alike.items()}
     results |= look_for_neighbours(drawn["images"], run.split("train"))
     if evaluation.get("judge"):
         judge = run.judge()
+        if judge.features:
+            seen = {f"similar_features{whose}": judge.features(images) for whose, images in alike.items()}
+            results |= {name: {**count_similar(x), "judge": judge.name} for name, x in seen.items()}
         results |= count_classes(judge, drawn, real, run.spec.label_names or judge.words)
     return {
         name: {**result, "split": result.get("split", evaluation.split), "seed": seed}
@@ -81,10 +84,15 @@ def judge_samples(run: Run, trained: Trained) -> dict[str, Any]:
     }
 
 
-def count_similar(images: np.ndarray) -> dict[str, Any]:
-    """Count the ordered pairs of images uint8 [n, H, W, C] that are nearly the same, on values in [-1, 1]."""
-    count, mean = similar_pairs(images.astype(np.float32) / 127.5 - 1.0, SIMILAR)
-    n = len(images)
+def scaled(images: np.ndarray) -> np.ndarray:
+    """Map uint8 to float32 in [-1, 1]."""
+    return images.astype(np.float32) / 127.5 - 1.0
+
+
+def count_similar(x: np.ndarray) -> dict[str, Any]:
+    """Count the ordered pairs of images or features [n, ...] that are nearly the same."""
+    count, mean = similar_pairs(x, SIMILAR)
+    n = len(x)
     return {"value": count, "pairs": n * (n - 1), "above": SIMILAR, "mean_cosine_similarity": mean, "n": n}
 
 

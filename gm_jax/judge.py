@@ -15,11 +15,13 @@ class Judge(NamedTuple):
         name: goes into captions and evaluation.json.
         words: all that it can say.
         describe: images uint8 [n, H, W, C] -> the words that hold for each.
+        features: images -> what the judge reads its words from, [n, D]; None if it has no such thing.
     """
 
     name: str
     words: tuple[str, ...]
     describe: Callable[[np.ndarray], Sequence[frozenset[str]]]
+    features: Callable[[np.ndarray], np.ndarray] | None = None
 
 
 def count_classes(judge: Judge, drawn: dict[str, np.ndarray], real: dict[str, np.ndarray], names: Sequence[str]) -> Any:

@@ -123,7 +123,8 @@ class Run:
             raise UserError(f"evaluation.judge={where} looks at images of {sizes[0]}, and these are {sizes[1]}")
         trained = other.restore("newest")
         name = f"{other.name}, step {trained.step}"
-        return Judge(name, other.spec.label_names, functools.partial(other.task.describe, trained))
+        describe, features = (functools.partial(f, trained) for f in (other.task.describe, other.task.features))
+        return Judge(name, other.spec.label_names, describe, features)
 
     def restore(self, which: str) -> Trained:
         """Restore the "newest" or "best" checkpoint or that of a step, without touching the folder.

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+import types
 
 import flax.linen as nn
 import jax
@@ -21,7 +22,7 @@ from gm_jax.metrics import classification as metrics
 from gm_jax.models.classifiers import make_classifier
 from gm_jax.optim import make_optimizers
 from gm_jax.run import open_trained
-from gm_jax.state import create
+from gm_jax.state import create, split_variables
 from gm_jax.step import make_train_call, make_train_step
 from gm_jax.tasks import DataSpec, make_task
 from gm_jax.tasks.task import Variables
@@ -168,13 +169,15 @@ def test_speednet_starts_from_an_orthonormal_transform():
     np.testing.assert_allclose(kernel.T @ kernel, np.eye(12), atol=1e-6)
 
 
-def test_lenet_gives_the_features_that_its_logits_are_read_from():
-    network = make_classifier("lenet", (28, 28, 1), 10, features=(4, 4), dense=8)
-    x = RNG.normal(size=(3, 28, 28, 1)).astype(np.float32)
-    variables = network.init(jax.random.key(0), x)
-    features = network.apply(variables, x, return_features=True)
-    head = variables["params"]["head"]
-    np.testing.assert_allclose(features @ head["kernel"] + head["bias"], network.apply(variables, x), atol=1e-5)
+@pytest.mark.parametrize("name", ["lenet_mnist", "fnn_mnist", "resnet50_cifar10"])
+def test_features_are_what_the_logits_are_read_from(name):
+    image = RNG.integers(0, 256, (9, 28, 28, 1), dtype=np.uint8)
+    task = make_task(shrunk(name), DataSpec(image.shape[1:], tuple("0123456789")))
+    params, model_state = split_variables(jax.jit(task.init)(jax.random.key(0))["classifier"])
+    variables = Variables({"classifier": params}, {"classifier": model_state})
+    features = task.features(types.SimpleNamespace(variables=variables), image)
+    expected = features @ params["head"]["kernel"] + params["head"]["bias"]
+    np.testing.assert_allclose(expected, jax.jit(task.logits)(variables, image), atol=1e-4)
 
 
 def test_bfloat16_computes_near_float32():

@@ -48,7 +48,7 @@ class CNN(nn.Module):
 
 
 class LeNet(nn.Module):
-    """LeNet-5 (LeCun et al. 1998) with today's parts: ReLU, max-pooling, dropout; also an extractor of features."""
+    """LeNet-5 (LeCun et al. 1998) with today's parts: ReLU, max-pooling, dropout."""
 
     classes: int
     features: Sequence[int] = (32, 64)  # channels of the two 5x5 convolutions
@@ -60,16 +60,12 @@ class LeNet(nn.Module):
     smallest = 4
 
     @nn.compact
-    def __call__(
-        self, x: jax.Array, train: bool = False, keys: jax.Array | None = None, return_features: bool = False
-    ) -> jax.Array:
-        """Map x [B, H, W, C] to logits [B, classes] float32, or to the features [B, dense] that they are read from."""
+    def __call__(self, x: jax.Array, train: bool = False, keys: jax.Array | None = None) -> jax.Array:
+        """Map x [B, H, W, C] to logits [B, classes] float32; dropout acts if it is given keys [B]."""
         for i, features in enumerate(self.features):
             name = f"conv{i}" if i else "stem"
             x = nn.relu(max_pool(Conv(features, 5, dtype=self.dtype, name=name)(x)))
         x = nn.relu(nn.Dense(self.dense, dtype=self.dtype, name="dense")(x.reshape(len(x), -1)))
-        if return_features:
-            return x.astype(jnp.float32)
         x = Dropout(self.dropout, name="dropout")(x, keys)
         return nn.Dense(self.classes, dtype=self.dtype, name="head")(x).astype(jnp.float32)
 

@@ -1,5 +1,6 @@
 """Classification: one network from images to the logits of their class."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -153,6 +154,27 @@ class Classifier(Task):
             lambda variables, batch: jnp.argmax(self.logits(variables, batch["image"]), -1),
             min(self.config.evaluation.batch_size, len(image)),
         )
+        return run(trained.variables, {"image": image})
+
+    def features(self, trained: Trained, image: np.ndarray) -> np.ndarray:
+        """Return what the last layer reads of the images uint8 [n, H, W, C]: float32 [n, D].
+
+        With `classifier.flip_at_test`, of the image and of its mirror image, one after the other.
+        """
+
+        def see(variables, batch):
+            seen = []
+
+            def read(call, args, kwargs, context):
+                if context.module.name == "head":
+                    seen.append(args[0].astype(jnp.float32))
+                return call(*args, **kwargs)
+
+            with nn.intercept_methods(read):
+                self.logits(variables, batch["image"])
+            return jnp.concatenate(seen, axis=-1)
+
+        run = parallel.map_examples(see, min(self.config.evaluation.batch_size, len(image)))
         return run(trained.variables, {"image": image})
 
     def describe(self, trained: Trained, image: np.ndarray) -> list[frozenset[str]]:
