@@ -3,7 +3,7 @@
     python -m gm_jax.main --config=configs/dcgan_celeba.py    # for a GPU: a day on two CPU cores
       ... --config.dataset.folder=DIR    # the images in a folder: the download of TFDS is often over its quota
 
-The networks and settings are those of the DCGAN paper, trained for 25 epochs (5 in PyTorch's tutorial); the report (001,
+The networks and settings are the DCGAN paper's, trained for 25 epochs (5 in PyTorch's tutorial); the report (001,
 part B-I) names none. It draws: smiling men + hat - hat + moustache - no moustache; men without glasses + people with
 glasses - people without; men with glasses - men without + women without. Find samples of each kind by eye, number them
 from 0 along the rows of 16 in samples.png, and average some three for each term:

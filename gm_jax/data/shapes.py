@@ -92,5 +92,7 @@ def read(images: np.ndarray) -> list[frozenset[str]]:
     block = side // 32 if side % 32 == 0 else 1  # 32 pixels tell enough
     attributes, known = _templates(side // block)
     asked = images.reshape(n, side // block, block, side // block, block, 3).mean((2, 4), np.float32).reshape(n, -1)
-    nearest = np.argmin((known * known).sum(1) - 2.0 * asked @ known.T, axis=1)
+    half = (known * known).sum(1) / 2.0
+    parts = np.split(asked, range(1000, n, 1000))  # the distances of all to all would be large
+    nearest = np.concatenate([np.argmin(half - part @ known.T, axis=1) for part in parts])
     return [frozenset(names[attributes[name][i]] for name, names in ATTRIBUTES.items()) for i in nearest]

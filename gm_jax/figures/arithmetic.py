@@ -16,7 +16,7 @@ from gm_jax.figures.grid import save_labelled_grid
 from gm_jax.judge import Judge
 
 ROWS = 4  # answers from different samples
-EXAMPLES = 16  # samples that a term described in words averages, at most
+EXAMPLES = 250  # samples that a term described in words averages, at most: of fewer, the mean is mostly noise
 
 
 class Term(NamedTuple):

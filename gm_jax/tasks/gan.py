@@ -30,7 +30,7 @@ GENERATOR, DISCRIMINATOR = "generator", "discriminator"
 PATHS, PATH_STEPS = 4, 10  # interpolations of each kind in their figure
 PER_CLASS = 10  # samples of each class in their figure
 COMPARED = 1000  # real images whose pairs tell how alike images are
-CANDIDATES = 2000  # samples among which the judge of latent arithmetic chooses
+CANDIDATES = 20_000  # samples among which the judge of latent arithmetic chooses
 
 
 class GAN(Task):
