@@ -85,6 +85,26 @@ def test_a_signal_reaches_the_head_without_norms():
     assert 0.1 < float(jnp.std(logits)) < 5.0
 
 
+@pytest.mark.parametrize("hidden", [0, 6])
+def test_projection_adds_a_product_of_label_and_features(hidden):
+    """Miyato & Koyama 2018, eq. (5): linear in the label's vector, and nothing else of the label is seen."""
+    shape = {"width": 4, "multipliers": (1, 2), "strides": (2, 2), "kernels": (4, 4), "hidden": hidden}
+    blind, sees = Discriminator(**shape), Discriminator(**shape, classes=3, projection=True)
+    x, label = jax.random.normal(jax.random.key(0), (5, 16, 16, 3)), jnp.array([0, 1, 2, 0, 1])
+    variables = sees.init(jax.random.key(1), x, label)
+
+    def logits(factor):
+        kernel = variables["params"]["label"]["kernel"]
+        return sees.apply(
+            {**variables, "params": {**variables["params"], "label": {"kernel": factor * kernel}}}, x, label
+        )
+
+    without = {name: layer for name, layer in variables["params"].items() if name != "label"}
+    np.testing.assert_allclose(logits(0.0), blind.apply({**variables, "params": without}, x), atol=1e-6)
+    np.testing.assert_allclose(logits(2.0) - logits(0.0), 2.0 * (logits(1.0) - logits(0.0)), atol=1e-5)
+    assert float(jnp.min(jnp.abs(logits(1.0) - logits(0.0)))) > 0.0
+
+
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory):
     """A conditional GAN with every option and one layer: task, state at step 0, 64 examples, and two ways to step."""

@@ -75,6 +75,7 @@ BY_DATASET = {"celeb_a": SMALL_SHAPES, "cats": SMALL_SHAPES, "faces64": SMALL_SH
 
 EVERY_GAN_OPTION = {  # of those that fit together
     "model__discriminator__spectral_norm": True,
+    "model__discriminator__projection": True,
     "model__discriminator__dropout": 0.2,
     "model__discriminator__batch_norm": False,
     "gan__critic_steps": 2,
