@@ -13,15 +13,20 @@ class Judge(NamedTuple):
 
     Attributes:
         name: goes into captions and evaluation.json.
-        words: all that it can say.
+        attributes: all that it can say; of the words of one attribute, one holds for an image.
         describe: images uint8 [n, H, W, C] -> the words that hold for each.
         features: images -> what the judge reads its words from, [n, D]; None if it has no such thing.
     """
 
     name: str
-    words: tuple[str, ...]
+    attributes: Sequence[Sequence[str]]
     describe: Callable[[np.ndarray], Sequence[frozenset[str]]]
     features: Callable[[np.ndarray], np.ndarray] | None = None
+
+    @property
+    def words(self) -> list[str]:
+        """All that it can say, in one list."""
+        return [word for attribute in self.attributes for word in attribute]
 
 
 def count_classes(judge: Judge, drawn: dict[str, np.ndarray], real: dict[str, np.ndarray], names: Sequence[str]) -> Any:

@@ -112,8 +112,7 @@ class Run:
                 "images of that data set"
             )
         if where == "shapes":
-            words = [word for values in shapes.ATTRIBUTES.values() for word in values]
-            return Judge("the exact reader of shapes", tuple(words), shapes.read)
+            return Judge("the exact reader of shapes", list(shapes.ATTRIBUTES.values()), shapes.read)
         workdir = Workdir(where)
         other = open_trained(workdir.run().get("config", ""), {}, workdir)
         if other.config.task != "classifier":
@@ -124,7 +123,7 @@ class Run:
         trained = other.restore("newest")
         name = f"{other.name}, step {trained.step}"
         describe, features = (functools.partial(f, trained) for f in (other.task.describe, other.task.features))
-        return Judge(name, other.spec.label_names, describe, features)
+        return Judge(name, [other.spec.label_names], describe, features)
 
     def restore(self, which: str) -> Trained:
         """Restore the "newest" or "best" checkpoint or that of a step, without touching the folder.

@@ -274,8 +274,8 @@ def drawn(codes):
     return images
 
 
-SHAPE_WORDS = tuple(word for names in shapes.ATTRIBUTES.values() for word in names)
-SHAPE_JUDGE = Judge("the reader", SHAPE_WORDS, shapes.read)
+ATTRIBUTES = list(shapes.ATTRIBUTES.values())
+SHAPE_JUDGE = Judge("the reader", ATTRIBUTES, shapes.read)
 
 
 @pytest.mark.parametrize("side", [32, 64])
@@ -294,13 +294,26 @@ def test_red_circle_minus_circle_plus_square_is_a_red_square(tmp_path):
     terms = arithmetic.parse("red circle - circle + square")
     assert [(term.sign, term.words) for term in terms] == [(1, ("red", "circle")), (-1, ("circle",)), (1, ("square",))]
     assert arithmetic.wanted(terms) == {"red", "square"}
-    solved, choices = arithmetic.solve(terms, codes, shapes.read(drawn(codes)), SHAPE_WORDS)
+    descriptions = shapes.read(drawn(codes))
+    solved, choices = arithmetic.solve(terms, codes, descriptions, ATTRIBUTES)
+    assert len(choices) == arithmetic.ROWS
+    rest = {word for name in ("size", "horizontal", "vertical") for word in shapes.ATTRIBUTES[name]}
     for row in range(len(choices)):
         assert {"red", "square"} <= shapes.read(drawn(solved[row, -1:]))[0]
+        assert len({descriptions[i] & rest for numbers in choices[row] for i in numbers}) == 1
         np.testing.assert_allclose(solved[row, -1], solved[row, 0] - solved[row, 1] + solved[row, 2])
         np.testing.assert_allclose(solved[row, 0], codes[choices[row][0]].mean(0))
     arithmetic.save_arithmetic(tmp_path / "a.png", "red circle - circle + square", codes, drawn, SHAPE_JUDGE, "caption")
     assert min(Image.open(tmp_path / "a.png").size) > 50
+
+
+def test_rows_are_of_different_samples_and_a_term_by_number_is_in_all():
+    descriptions = [frozenset({word}) for word in ("even", "odd") * 20]
+    terms = arithmetic.parse("even - odd + 3,4")
+    rows = arithmetic.choose(terms, descriptions, [("even", "odd")])
+    assert len(rows) == arithmetic.ROWS and all(row[2].tolist() == [3, 4] for row in rows)
+    for j, first in enumerate((0, 1)):
+        assert sorted(np.concatenate([row[j] for row in rows])) == list(range(first, 40, 2))
 
 
 def test_samples_are_named_by_number():
@@ -323,11 +336,13 @@ def test_samples_are_named_by_number():
 )
 def test_an_expression_without_an_answer_is_told(expression, message):
     with pytest.raises(UserError, match=message):
-        arithmetic.solve(arithmetic.parse(expression), np.eye(10), [frozenset({"red"})] * 10, SHAPE_WORDS)
+        arithmetic.solve(arithmetic.parse(expression), np.eye(10), [frozenset({"red"})] * 10, ATTRIBUTES)
 
 
 def test_a_judge_counts_classes_beside_its_own_accuracy():
-    judge = Judge("parity", ("even", "odd"), lambda images: [frozenset([("even", "odd")[int(i) % 2]]) for i in images])
+    judge = Judge(
+        "parity", [("even", "odd")], lambda images: [frozenset([("even", "odd")[int(i) % 2]]) for i in images]
+    )
     sample = {"images": np.array([0, 1, 2, 3]), "labels": np.array([0, 1, 1, 1])}
     real = {"images": np.array([0, 2, 5]), "labels": np.array([0, 0, 0])}
     results = count_classes(judge, sample, real, ("even", "odd"))

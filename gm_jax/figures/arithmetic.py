@@ -2,9 +2,10 @@
 
 An expression joins terms with + and - between spaces. A term is either sample numbers, chosen by hand: "3,17,42", or
 words that a judge must find on a sample: "red circle"; its class "7" cannot be asked for, since 7 is a number. The
-latent of a term is the mean of those of its samples.
+latent of a term is the mean of those of its samples, which in a row are alike in what no term names.
 """
 
+import collections
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from gm_jax.errors import UserError, nearest
 from gm_jax.figures.grid import save_labelled_grid
 from gm_jax.judge import Judge
 
-ROWS = 4  # answers from different samples
+ROWS = 4  # answers from different samples, at most
 EXAMPLES = 250  # samples that a term described in words averages, at most: of fewer, the mean is mostly noise
 
 
@@ -63,26 +64,66 @@ def parse(expression: str) -> list[Term]:
     return terms
 
 
-def choose(term: Term, descriptions: Sequence[frozenset[str]], known: Sequence[str]) -> list[np.ndarray]:
-    """Return, for up to ROWS rows, the numbers of the samples that a term averages; no sample is in two rows.
+def choose(
+    terms: Sequence[Term], descriptions: Sequence[frozenset[str]], attributes: Sequence[Sequence[str]]
+) -> list[tuple[np.ndarray, ...]]:
+    """Return, for up to ROWS rows, the numbers of the samples that each term averages; one row if all are numbered.
+
+    The samples of a row agree in the `attributes` that no term names, for the mean of squares in all places is a square
+    in none. Different rows differ in those attributes as far as they can, and no described sample is in two of them.
 
     Raises:
         UserError: a number of no sample, a word that the judge does not know, or words that hold for no sample.
     """
+    check(terms, descriptions, [word for attribute in attributes for word in attribute])
+    if all(term.numbers for term in terms):
+        return [tuple(np.array(term.numbers) for term in terms)]
+    named = {word for term in terms for word in term.words}
+    rest = {word for attribute in attributes if named.isdisjoint(attribute) for word in attribute}
+    alike = collections.defaultdict(list)
+    for number, words in enumerate(descriptions):
+        alike[words & rest].append(number)
+
+    def found(term: Term, members: list[int]) -> Sequence[int]:
+        return term.numbers or [i for i in members if descriptions[i].issuperset(term.words)]
+
+    def rarest(kind: list[Sequence[int]]) -> int:
+        return min(len(numbers) for term, numbers in zip(terms, kind, strict=True) if term.words)
+
+    kinds = sorted(([found(term, members) for term in terms] for members in alike.values()), key=rarest, reverse=True)
+    kinds = [kind for kind in kinds[:ROWS] if rarest(kind)]
+    if not kinds:
+        raise UserError(
+            f"none of {len(descriptions)} samples differ in {', '.join(sorted(named))} alone: train longer, or add "
+            "words that all terms share"
+        )
+    parts = -(-ROWS // len(kinds))
+    rows = [
+        tuple(
+            np.array(numbers[part::parts][:EXAMPLES] if term.words else numbers)
+            for term, numbers in zip(terms, kind, strict=True)
+        )
+        for part in range(parts)
+        for kind in kinds
+    ]
+    return [row for row in rows if all(map(len, row))][:ROWS]
+
+
+def check(terms: Sequence[Term], descriptions: Sequence[frozenset[str]], known: Sequence[str]) -> None:
+    """Refuse terms that nothing can be found for.
+
+    Raises:
+        UserError: as `choose`.
+    """
     n = len(descriptions)
-    for word in term.words:
-        if word not in known:
-            raise UserError(f"the judge does not know {word!r}{nearest(word, known)}: it knows {', '.join(known)}")
-    if term.numbers:
-        if max(term.numbers) >= n:
+    for term in terms:
+        for word in term.words:
+            if word not in known:
+                raise UserError(f"the judge does not know {word!r}{nearest(word, known)}: it knows {', '.join(known)}")
+        if max(term.numbers, default=0) >= n:
             raise UserError(f"sampling.arithmetic names sample {max(term.numbers)}, but there are {n}, from 0")
-        return [np.array(term.numbers)] * ROWS
-    found = [i for i, words in enumerate(descriptions) if words.issuperset(term.words)]
-    if not found:
-        raise UserError(f"none of {n} samples shows {str(term)!r}: train longer, or ask for something more common")
-    rows = min(ROWS, len(found))
-    size = min(EXAMPLES, len(found) // rows)
-    return [np.array(found[row * size : (row + 1) * size]) for row in range(rows)]
+        if not any(words.issuperset(term.words) for words in descriptions):
+            raise UserError(f"none of {n} samples shows {str(term)!r}: train longer, or ask for something more common")
 
 
 def wanted(terms: Sequence[Term]) -> frozenset[str]:
@@ -100,15 +141,16 @@ def to_shell(latents: np.ndarray) -> np.ndarray:
 
 
 def solve(
-    terms: Sequence[Term], latents: np.ndarray, descriptions: Sequence[frozenset[str]], known: Sequence[str]
+    terms: Sequence[Term],
+    latents: np.ndarray,
+    descriptions: Sequence[frozenset[str]],
+    attributes: Sequence[Sequence[str]],
 ) -> tuple[np.ndarray, list[tuple[np.ndarray, ...]]]:
     """Return the mean latent of every term and, last, the answer, [rows, terms + 1, D], and whose means they are.
 
     `latents` [n, D] are those of the samples to choose from, which `descriptions` describe.
     """
-    choices = list(zip(*(choose(term, descriptions, known) for term in terms), strict=False))
-    if not any(term.words for term in terms):
-        choices = choices[:1]
+    choices = choose(terms, descriptions, attributes)
     means = np.array([[latents[numbers].mean(0) for numbers in row] for row in choices])
     answers = np.einsum("t,rtd->rd", np.array([term.sign for term in terms]), means)
     return np.concatenate([means, answers[:, None]], axis=1), choices
@@ -130,7 +172,7 @@ def save_arithmetic(
     terms = parse(expression)
     known = judge.words if judge else ()
     descriptions = judge.describe(decode(latents)) if judge else [frozenset()] * len(latents)
-    solved, choices = solve(terms, latents, descriptions, known)
+    solved, choices = solve(terms, latents, descriptions, judge.attributes if judge else ())
     images = decode(to_shell(solved.reshape(-1, solved.shape[-1])))
     columns = len(terms) + 1
     said = judge.describe(images[len(terms) :: columns]) if judge else [frozenset()] * len(choices)
