@@ -89,7 +89,7 @@ class Run:
         step = int(state.step)
         stand_in = f" · NOTE: {self.spec.stand_in}" if self.spec.stand_in else ""
         return Trained(
-            variables=Variables(*state.averaged()),
+            variables=self.task.standing(Variables(*state.averaged())),
             step=step,
             workdir=self.workdir,
             spec=self.spec,

@@ -17,6 +17,7 @@ from gm_jax.state import create, split_variables
 from gm_jax.step import Phase, make_train_call, make_train_step
 from gm_jax.tasks import DataSpec, make_task
 from gm_jax.tasks.gan import DISCRIMINATOR, GENERATOR
+from gm_jax.tasks.task import Variables
 from gm_jax.workdir import Workdir
 from tests.test_step import map_over
 from tests.tiny import EVERY_GAN_OPTION, EXPERIMENTS, GAN, flags, gm_jax, load, open_tiny, shrunk, train_tiny
@@ -103,6 +104,22 @@ def test_projection_adds_a_product_of_label_and_features(hidden):
     np.testing.assert_allclose(logits(0.0), blind.apply({**variables, "params": without}, x), atol=1e-6)
     np.testing.assert_allclose(logits(2.0) - logits(0.0), 2.0 * (logits(1.0) - logits(0.0)), atol=1e-5)
     assert float(jnp.min(jnp.abs(logits(1.0) - logits(0.0)))) > 0.0
+
+
+def test_an_averaged_generator_gets_the_statistics_of_its_own_samples():
+    """The first norm sees W z, whose variance the averaged W alone tells."""
+    config = shrunk("dcgan_mnist:modern", batch_size=512, model__latent_dim=8)
+    task = make_task(config, DIGITS)
+    params, state = start(task)
+    params[GENERATOR]["hidden"]["kernel"] = 3.0 * params[GENERATOR]["hidden"]["kernel"]
+    standing = task.standing(Variables(params, state))
+    found = standing.model_state[GENERATOR]["batch_stats"]["hidden_norm"]
+    expected = np.square(params[GENERATOR]["hidden"]["kernel"]).sum(0)
+    np.testing.assert_allclose(found["var"], expected, rtol=0.2)
+    np.testing.assert_allclose(found["mean"] / np.sqrt(expected), 0.0, atol=0.1)
+    assert standing.params is params
+    config.optim.generator.ema_decay = None
+    assert make_task(config, DIGITS).standing(Variables(params, state)).model_state is state
 
 
 @pytest.fixture(scope="module")

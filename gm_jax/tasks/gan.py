@@ -19,10 +19,12 @@ from gm_jax.figures.curves import save_curves, save_relation, save_table
 from gm_jax.figures.grid import save_grid
 from gm_jax.figures.interpolation import lerp, save_interpolation, slerp
 from gm_jax.layers import diff_augment
+from gm_jax.layers.norm import BatchNorm
 from gm_jax.losses import penalties
 from gm_jax.losses.adversarial import make_adversarial
 from gm_jax.metrics import diversity
 from gm_jax.models.gans import make_gan
+from gm_jax.optim import ema_decays
 from gm_jax.step import AXIS, Phase
 from gm_jax.tasks.task import DataSpec, Task, Trained, check_labels
 
@@ -30,6 +32,7 @@ GENERATOR, DISCRIMINATOR = "generator", "discriminator"
 PATHS, PATH_STEPS = 4, 10  # interpolations of each kind in their figure
 PER_CLASS = 10  # samples of each class in their figure
 COMPARED = 1000  # real images whose pairs tell how alike images are
+STANDING = 10  # batches of samples whose statistics an averaged generator gets
 CANDIDATES = 20_000  # samples among which the judge of latent arithmetic chooses
 
 
@@ -77,6 +80,38 @@ class GAN(Task):
             Phase(GENERATOR, self.generator_loss, noise_of=0),
             *lazy,
         ]
+
+    def standing(self, variables):
+        """Give a generator whose parameters are averaged the batch statistics of its own samples.
+
+        The average of many generators' statistics is not that of their averaged parameters, by which activations vary
+        less: samples came out grey and alike. These are the standing statistics of BigGAN (Brock et al. 2019).
+        """
+        averaged = ema_decays(self.config, [GENERATOR])[GENERATOR] is not None
+        if not averaged or "batch_stats" not in variables.model_state[GENERATOR]:
+            return variables
+        return variables._replace(model_state=self.measure_statistics(variables))
+
+    @functools.cached_property
+    def measure_statistics(self):
+        """variables -> model_state whose batch statistics are those of STANDING batches of samples."""
+        generator = self.generator.clone(axis_name=None)
+
+        def measure(variables):
+            label = jnp.arange(self.config.batch_size) % self.classes if self.classes else None
+
+            def draw(statistics, key):
+                z = jax.random.normal(key, (self.config.batch_size, self.config.model.latent_dim))
+                tree = {"params": variables.params[GENERATOR], "batch_stats": statistics}
+                return generator.apply(tree, z, label, train=True, mutable=["batch_stats"])[1]["batch_stats"], None
+
+            own = variables.model_state[GENERATOR]
+            nothing = jax.tree.map(jnp.zeros_like, own["batch_stats"])
+            moved, _ = jax.lax.scan(draw, nothing, jax.random.split(jax.random.key(0), STANDING))
+            statistics = jax.tree.map(lambda x: x / (1.0 - BatchNorm.momentum**STANDING), moved)
+            return {**variables.model_state, GENERATOR: {**own, "batch_stats": statistics}}
+
+        return jax.jit(measure, out_shardings=parallel.replicated())
 
     def latents(self, keys):
         """Return z ~ N(0, I) of each key: [B, D]."""

@@ -131,6 +131,10 @@ class Task(abc.ABC):
         """
         return {}
 
+    def standing(self, variables: Variables) -> Variables:
+        """Return what samples and evaluation use of a checkpoint's averaged variables: a function of these alone."""
+        return variables
+
     @abc.abstractmethod
     def phases(self) -> Sequence[Phase]:
         """Return the updates of one step, in order; []: nothing is trained beyond what `fit` estimates."""
