@@ -10,7 +10,7 @@ samples only and name no learning rate. It is DCGAN's, 2e-4 with beta1 0.5: with
 were blobs after six epochs.
 
 `modern` has fewer channels and InfoGAN's dense layers (Chen et al. 2016), by which both networks see a digit as a
-whole, batch norm in place of dropout, and a moving average: of 1,000 samples 86 to 114 show each digit.
+whole, batch norm in place of dropout, and a moving average: of 1,000 samples 89 to 117 show each digit.
 """
 
 from gm_jax.defaults import SMALL_DCGAN, TUTORIAL_DCGAN, check_variant, gan_config, set_epochs
