@@ -30,7 +30,7 @@ EXPERIMENTS = (  # every shipped network once, and a gradient penalty
     "vae_mnist:modern",
     "vae_faces64",
     "gan_mnist",
-    "dcgan_mnist",
+    "dcgan_mnist:report",
     "dcgan_mnist:modern",
     "dcgan_shapes",
     "dcgan_faces64",
