@@ -40,7 +40,7 @@ def make_optimizer(network: nn.Module, optim: ConfigDict) -> torch.optim.Optimiz
     ]
     rate, betas = optim.learning_rate, (optim.beta1, optim.beta2)
     if optim.name == "sgd":
-        return torch.optim.SGD(groups, rate, momentum=optim.beta1, nesterov=True, fused=True)
+        return torch.optim.SGD(groups, rate, momentum=optim.beta1, nesterov=optim.nesterov, fused=True)
     if optim.name == "rmsprop":
         return torch.optim.RMSprop(groups, rate, alpha=optim.beta2, eps=optim.epsilon, foreach=True)
     return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optim.name](

@@ -4,9 +4,10 @@ python -m gm_jax.main --config=configs/alexnet_cifar10.py          # 82.24 % in 
 python -m gm_jax.main --config=configs/alexnet_cifar10.py:modern   # aim: 90 %; about two hours on two CPU cores
 
 Five convolutions, one dense layer, 100 epochs and batches of 50 are the report's (000, section 6.5); the channels, the
-dropout, SGD with momentum and weight decay, flips and shifts are those of Krizhevsky et al. (2012, 2014). `modern`
-keeps the layers and adds batch norm and the recipe of the CIFAR-10 speed records: label smoothing, one-cycle SGD, a
-moving average, both mirror images when testing. The first, with a decay over 20 epochs instead, reaches 81.5 %.
+dropout, SGD with plain momentum and weight decay 5e-4, flips and shifts are those of Krizhevsky et al. (2012, 2014);
+the cosine decay stands for their division by ten whenever the error stopped falling. `modern` keeps the layers and adds
+batch norm and the recipe of the CIFAR-10 speed records: label smoothing, one-cycle SGD with Nesterov's momentum, a
+moving average, both mirror images when testing.
 """
 
 from gm_jax.defaults import CIFAR10, check_variant, classifier_config, set_epochs
@@ -48,6 +49,7 @@ def modernise(config):
     config.classifier.flip_at_test = True
     config.batch_size = 500
     config.steps_per_call = 5
+    config.optim.nesterov = True
     config.optim.learning_rate = 0.2
     config.optim.decay = "linear"
     config.optim.ema_decay = 0.99

@@ -1,12 +1,12 @@
 """W3: a convolutional network on CIFAR-10.
 
-python -m gm_jax.main --config=configs/cnn_cifar10.py          # 71.3 % in the report, 73.9 % here; 42 min on one CPU
+python -m gm_jax.main --config=configs/cnn_cifar10.py          # 71.3 % in the report; 42 minutes on one CPU core
 python -m gm_jax.main --config=configs/cnn_cifar10.py:modern   # 90.1 % here; 73 minutes on one CPU core
 
 Three convolutions, two dense layers, 100 epochs and batches of 20 are the report's (000, section 6.4). It says no more,
-so the sizes are those of TensorFlow's CIFAR-10 tutorial, and dropout and a decaying learning rate make 100 epochs
-useful. `modern` is the plain network of the CIFAR-10 speed records with their recipe: flips and shifts, label
-smoothing, one-cycle SGD, a moving average, both mirror images when testing.
+so the sizes and Adam are those of TensorFlow's CIFAR-10 tutorial, with a cosine decay; dropout, which it does not name,
+is a key: `--config.model.dropout=0.3` reaches 73.9 %. `modern` is the plain network of the CIFAR-10 speed records with
+their recipe: flips and shifts, label smoothing, one-cycle SGD, a moving average, both mirror images when testing.
 """
 
 from gm_jax.defaults import CIFAR10, check_variant, classifier_config, set_epochs
@@ -22,7 +22,7 @@ def get_config(variant=""):
     config.model.name = "cnn"
     config.model.features = (32, 64, 64)
     config.model.dense = 64
-    config.model.dropout = 0.3
+    config.model.dropout = 0.0
     config.batch_size = 20
     config.steps_per_call = 50
     config.optim.learning_rate = 1e-3
@@ -42,6 +42,7 @@ def modernise(config):
     config.batch_size = 500
     config.steps_per_call = 5
     config.optim.name = "sgd"
+    config.optim.nesterov = True
     config.optim.learning_rate = 0.4
     config.optim.weight_decay = 1e-3
     config.optim.decay = "linear"

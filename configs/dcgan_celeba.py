@@ -9,6 +9,9 @@ glasses - people without; men with glasses - men without + women without. Find s
 from 0 along the rows of 16 in samples.png, and average some three for each term:
     ... --mode=sample --config.sampling.n=256
     ... --mode=figures --config.sampling.arithmetic="3,17,42 - 5,80,91 + 11,120,130"
+The mean of some latents lies far inside the shell where the generator's noise does, and draws a pale average: means and
+answers are scaled to the length sqrt(100) before they are drawn, which the paper does not say (its latents were
+uniform).
 """
 
 from gm_jax.defaults import gan_config, set_epochs

@@ -34,9 +34,10 @@ def base_config(task: str) -> ConfigDict:
     config.optim.warmup_steps = 0
     config.optim.decay = "constant"  # or cosine, linear: from the peak to 0 at decay_steps
     config.optim.decay_steps = placeholder(int)
-    config.optim.beta1 = 0.9
+    config.optim.beta1 = 0.9  # of sgd: the momentum
     config.optim.beta2 = 0.999
     config.optim.epsilon = 1e-8
+    config.optim.nesterov = False  # of sgd: the gradient counts as if the momentum had moved on already
     config.optim.weight_decay = 0.0  # of kernels; for adamw and sgd
     config.optim.clip_norm = placeholder(float)  # clip gradients to this global norm
     config.optim.ema_decay = placeholder(float)  # keep an exponential moving average of the parameters

@@ -19,7 +19,7 @@ OPTIMIZERS = {
     "adam": lambda rate, c: optax.adam(rate, b1=c.beta1, b2=c.beta2, eps=c.epsilon),
     "adamw": lambda rate, c: optax.adamw(rate, c.beta1, c.beta2, c.epsilon, weight_decay=c.weight_decay, mask=kernels),
     "sgd": lambda rate, c: optax.chain(
-        optax.add_decayed_weights(c.weight_decay, kernels), optax.sgd(rate, momentum=c.beta1, nesterov=True)
+        optax.add_decayed_weights(c.weight_decay, kernels), optax.sgd(rate, momentum=c.beta1, nesterov=c.nesterov)
     ),
     "none": lambda rate, c: optax.set_to_zero(),  # for parameters that are fitted, not trained
     "rmsprop": lambda rate, c: optax.rmsprop(rate, decay=c.beta2, eps=c.epsilon, eps_in_sqrt=False),

@@ -21,6 +21,19 @@ def max_pool(x: jax.Array, size: int = 2) -> jax.Array:
     return functools.reduce(jnp.maximum, jnp.split(x, size, axis=-1))
 
 
+def overlapping_max_pool(x: jax.Array, size: int = 3, stride: int = 2) -> jax.Array:
+    """Keep the largest value of every size x size square, a square every `stride` values: [B, H, W, C] -> [B, h, w, C].
+
+    As PyTorch's `MaxPool2d(size, stride, padding=size // 2)`, with the gradient of `max_pool`.
+    """
+    padding = [(0, 0), (size // 2, size // 2), (size // 2, size // 2), (0, 0)]
+    x = jnp.pad(x, padding, constant_values=-jnp.inf)
+    for axis in (1, 2):
+        last = (x.shape[axis] - size) // stride * stride  # where the last square begins
+        x = functools.reduce(jnp.maximum, [jax.lax.slice_in_dim(x, i, last + i + 1, stride, axis) for i in range(size)])
+    return x
+
+
 def global_max_pool(x: jax.Array) -> jax.Array:
     """Keep the largest value of every channel: [B, H, W, C] -> [B, C]; the gradient goes to its first place."""
     x = x.reshape(x.shape[0], -1, x.shape[-1])

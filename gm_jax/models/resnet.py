@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from gm_jax.layers.conv import Conv
 from gm_jax.layers.norm import batch_norm
-from gm_jax.layers.pool import global_max_pool, max_pool
+from gm_jax.layers.pool import global_max_pool, max_pool, overlapping_max_pool
 
 convolution = functools.partial(Conv, use_bias=False, kernel_init=nn.initializers.he_normal())
 
@@ -36,14 +36,15 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """ResNet of bottleneck blocks with the stem for small images: 3x3, stride 1, no pooling.
+    """ResNet of bottleneck blocks, with the stem for small images: 3x3, stride 1, no pooling.
 
-    The defaults are ResNet-50: 23,520,842 parameters for ten classes.
+    The defaults are ResNet-50: 23,520,842 parameters for ten classes, 23,528,522 with the stem for ImageNet.
     """
 
     classes: int
     stages: Sequence[int] = (3, 4, 6, 3)  # blocks of each stage; each but the first halves the grid
     width: int = 64  # features of the first stage; each further one has twice as many
+    imagenet_stem: bool = False  # 7x7, stride 2, and max-pooling of stride 2: a quarter of the grid is left
     axis_name: str | None = None  # the device axis over which batch statistics are taken
     dtype: str | None = None  # of the computation; parameters are float32
 
@@ -52,8 +53,10 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False, keys: jax.Array | None = None) -> jax.Array:
         """Map x [B, H, W, C] to logits [B, classes] float32."""
-        x = convolution(self.width, 3, dtype=self.dtype, name="stem")(x)
+        kernel, stride = (7, 2) if self.imagenet_stem else (3, 1)
+        x = convolution(self.width, kernel, strides=stride, padding=kernel // 2, dtype=self.dtype, name="stem")(x)
         x = nn.relu(batch_norm(train, self.axis_name, self.dtype, name="stem_norm")(x))
+        x = overlapping_max_pool(x) if self.imagenet_stem else x
         for stage, blocks in enumerate(self.stages):
             for i in range(blocks):
                 stride = 2 if stage and i == 0 else 1
