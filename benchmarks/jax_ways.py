@@ -42,6 +42,10 @@ class RandomRun(Run):
         image = generator.integers(0, 256, (EXAMPLES, *self.spec.image_shape), np.uint8)
         return {"image": image, "label": generator.integers(0, len(self.spec.label_names), EXAMPLES, np.int32)}
 
+    def training(self) -> dict[str, np.ndarray]:
+        """Return the same examples."""
+        return self.split("train")
+
 
 def open_experiment(experiment: str, batch_size: int | None = None) -> Run:
     """Open "config" or "config:variant" without data or a workdir; `batch_size` is also the number of samples."""

@@ -36,7 +36,9 @@ def get_config(variant=""):
 
     config.diffusion = {}
     config.diffusion.timesteps = 1000
-    config.diffusion.schedule = "cosine"
+    config.diffusion.schedule = "cosine"  # or linear, exploding: betas that grow in equal steps ...
+    config.diffusion.beta_start = placeholder(float)  # ... from here (None: 1e-4) ...
+    config.diffusion.beta_end = placeholder(float)  # ... to here (None: 0.02; exploding: 0.04)
     config.diffusion.prediction = "image"  # what the network says, and ...
     config.diffusion.objective = "image"  # ... whose squared error is minimised: noise (eq. (4)), velocity or image
     config.diffusion.conditional = True  # if the data have labels

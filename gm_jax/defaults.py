@@ -19,6 +19,8 @@ def base_config(task: str) -> ConfigDict:
 
     config.dataset = ConfigDict()
     config.dataset.name = "mnist"
+    config.dataset.split = "train"  # the one trained on; of a folder that is not divided, "all" takes every image
+    config.dataset.validation = 1000  # of its examples, a tenth at most, choose the best checkpoint and train nothing
     config.dataset.data_dir = placeholder(str)  # a TFDS directory; None: $TFDS_DATA_DIR, then ~/tensorflow_datasets
     config.dataset.folder = placeholder(str)  # a folder of images, instead of TFDS
     config.dataset.embedded = True  # False: never let the embedded digits stand in for a missing data set
@@ -43,13 +45,13 @@ def base_config(task: str) -> ConfigDict:
     config.optim.ema_decay = placeholder(float)  # keep an exponential moving average of the parameters
 
     config.log_every = 100
-    config.evaluate_every = 1000  # validation loss and a sample grid
+    config.evaluate_every = 1000  # scores of the examples held out for validation, and a sample grid
     config.checkpoint_every = 1000
     config.keep_checkpoints = 2  # the last so many, and the best one
 
     config.evaluation = ConfigDict()
-    config.evaluation.split = "test"
-    config.evaluation.n = placeholder(int)  # examples; None: the whole split
+    config.evaluation.split = "test"  # of mode evaluate, and shown in figures
+    config.evaluation.n = placeholder(int)  # examples, always the same; None: the whole split
     config.evaluation.batch_size = 250
     config.evaluation.samples = 200  # compared with each other and, where data have labels, with training images
     config.evaluation.judge = placeholder(str)  # workdir of a trained classifier that says what samples show; or shapes

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 
 from gm_jax import parallel
-from gm_jax.errors import UserError
 from gm_jax.judge import count_classes
 from gm_jax.metrics.diversity import similar_pairs
 from gm_jax.metrics.neighbours import nearest_neighbours
@@ -20,18 +19,14 @@ SIMILAR = 0.9  # cosine similarity above which the report calls a pair highly si
 
 
 class Measure:
-    """A per-example function of the task, compiled once, over the first `evaluation.n` examples of the split."""
+    """A per-example function of the task, compiled once, over a batch of held-out examples."""
 
-    def __init__(self, run: Run, function: Callable):
-        """`function` is (variables, batch, key) -> {name: [B, ...]}."""
-        evaluation = run.config.evaluation
-        if evaluation.n is not None and evaluation.n < 1:
-            raise UserError(f"evaluation.n={evaluation.n} must be at least 1, or None for the whole split")
-        data = {name: np.asarray(x[: evaluation.n]) for name, x in run.split(evaluation.split).items()}
-        self._batch = {**data, "position": np.arange(len(data["image"]))}
-        self._key = jax.random.key(run.config.seed)
+    def __init__(self, run: Run, function: Callable, batch: dict[str, np.ndarray]):
+        """`function` is (variables, batch, key) -> {name: [B, ...]}; `batch` has any number of examples."""
+        self._batch, self._key = batch, jax.random.key(run.config.seed)
         self._run = parallel.map_examples(
-            lambda tree, batch: function(tree[0], batch, tree[1]), min(evaluation.batch_size, len(data["image"]))
+            lambda tree, batch: function(tree[0], batch, tree[1]),
+            min(run.config.evaluation.batch_size, len(batch["image"])),
         )
 
     def __call__(self, trained: Trained) -> dict[str, np.ndarray]:
@@ -42,9 +37,9 @@ class Measure:
 
 def evaluate(run: Run, checkpoint: str) -> int:
     """Write evaluation.json: every number with its n, split, seed and, where it is a mean, its standard error."""
-    trained = run.restore(checkpoint)
-    values = Measure(run, run.task.evaluate)(trained)
-    about = {"n": len(next(iter(values.values()))), "split": run.config.evaluation.split, "seed": run.config.seed}
+    trained, split = run.restore(checkpoint), run.config.evaluation.split
+    values = Measure(run, run.task.evaluate, trained.some(split, run.config.evaluation.n))(trained)
+    about = {"n": len(next(iter(values.values()))), "split": split, "seed": run.config.seed}
     results = {name: {**summary(v), **about} for name, v in values.items()}
     results.update({name: {"value": v, **about} for name, v in run.task.derive(values).items()})
     for name in results.keys() & run.task.units.keys():
@@ -57,7 +52,7 @@ def evaluate(run: Run, checkpoint: str) -> int:
         if np.ndim(result["value"]) == 0:
             error = f" ± {result['standard_error']:.5f}" if "standard_error" in result else ""
             print(f"{name:24s} {result['value']:.5f}{error}")
-    print(f"n = {about['n']} of {about['split']}, step {trained.step}: {path}", flush=True)
+    print(f"n = {about['n']} of {split}, {trained.caption}: {path}", flush=True)
     return 0
 
 
@@ -67,11 +62,11 @@ def judge_samples(run: Run, trained: Trained) -> dict[str, Any]:
     drawn = run.task.sample(trained, evaluation.samples, seed) if evaluation.samples else None
     if drawn is None:
         return {}
-    held_out = run.split(evaluation.split)
-    real = {name + "s": np.asarray(held_out[name][: evaluation.n]) for name in ("image", "label") if name in held_out}
+    held_out = trained.some(evaluation.split, evaluation.n)
+    real = {name + "s": held_out[name] for name in ("image", "label") if name in held_out}
     alike = {"": drawn["images"], "_of_real_images": real["images"][: evaluation.samples]}
     results = {f"similar_pairs{whose}": count_similar(scaled(images)) for whose, images in alike.items()}
-    results |= look_for_neighbours(drawn["images"], run.split("train"))
+    results |= look_for_neighbours(drawn["images"], run.training())
     if evaluation.get("judge"):
         judge = run.judge()
         if judge.features:

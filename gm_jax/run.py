@@ -16,15 +16,17 @@ from ml_collections import ConfigDict
 from gm_jax import data, parallel
 from gm_jax.checkpoint import Checkpoints, Damaged
 from gm_jax.data import shapes
-from gm_jax.data.pipeline import arrays
+from gm_jax.data.pipeline import arrays, hold_out
 from gm_jax.errors import UserError
 from gm_jax.judge import Judge
 from gm_jax.optim import ema_decays, make_optimizers
 from gm_jax.state import TrainState, create
 from gm_jax.step import updates_per_step
 from gm_jax.tasks import DataSpec, Task, make_task
-from gm_jax.tasks.task import Trained, Variables
+from gm_jax.tasks.task import Trained, Variables, take
 from gm_jax.workdir import Workdir, flatten, is_neutral
+
+VALIDATION, SEEN = "validation", "seen"  # what scores during training are logged under
 
 
 @dataclasses.dataclass
@@ -48,7 +50,7 @@ class Run:
     def check_dataset(self, dataset: data.Dataset) -> None:
         """Raise UserError if the run began with other data."""
         began_with = self.workdir.run().get("dataset")
-        if began_with and began_with["fingerprint"] != dataset.fingerprint("train"):
+        if began_with and began_with["fingerprint"] != dataset.fingerprint(self.config.dataset.split):
             raise UserError(
                 f"{self.workdir.path} was trained on {began_with['name']} ({began_with['origin']}: "
                 f"{began_with['location']}), but now {dataset.name} ({dataset.origin}: {dataset.location}) is found: "
@@ -60,6 +62,33 @@ class Run:
         split = arrays(self.dataset.split(name))
         self.task.check_data(name, split)
         return split
+
+    @functools.cached_property
+    def partition(self) -> tuple[np.ndarray, np.ndarray]:
+        """Which examples of the training split are trained on, and which are held out to choose the best checkpoint."""
+        size, n = len(self.split(self.config.dataset.split)["image"]), self.config.dataset.validation
+        return hold_out(size, 0 if self.own_validation else min(n, size // 10))
+
+    @property
+    def own_validation(self) -> str | None:
+        """The name of the data set's own validation split; None if it has none."""
+        return next((name for name in ("validation", "val") if name in self.dataset.sizes), None)
+
+    def training(self) -> dict[str, np.ndarray]:
+        """Return the examples that are trained on."""
+        return {name: np.asarray(x)[self.partition[0]] for name, x in self.split(self.config.dataset.split).items()}
+
+    def validation(self) -> tuple[str, dict[str, np.ndarray]]:
+        """Return the examples that choose the best checkpoint, and the name under which their scores are logged.
+
+        They are those of the data set's own validation split if it has one, else those held out from the training
+        split, and where none is held out some that are trained on: then the name says so.
+        """
+        examples, held_out = self.split(self.own_validation or self.config.dataset.split), self.partition[1]
+        if len(held_out):
+            examples = {name: np.asarray(x)[held_out] for name, x in examples.items()}
+        unseen = self.own_validation or len(held_out)
+        return (VALIDATION if unseen else SEEN), take(examples, self.config.evaluation.n)
 
     def initial(self, key: jax.Array, fitted: dict[str, Any] | None = None) -> TrainState:
         """Return the state at step 0; parameters that are `fitted` replace the random ones of their network."""
@@ -82,7 +111,7 @@ class Run:
         # optimising that many random draws took four times as long as compiling them plainly.
         plainly = {"xla_backend_optimization_level": 0}
         jitted = jax.jit(self.initial, out_shardings=parallel.replicated(), compiler_options=plainly)
-        return jitted(jax.random.key(self.config.seed), self.task.fit(self.split("train")))
+        return jitted(jax.random.key(self.config.seed), self.task.fit(self.training()))
 
     def trained(self, state: TrainState) -> Trained:
         """Return what figures, samples and evaluation use, from a state on the devices."""
@@ -94,7 +123,7 @@ class Run:
             workdir=self.workdir,
             spec=self.spec,
             split=self.split,
-            caption=f"{self.name} · step {step}{stand_in}",
+            caption=f"{self.name} on {self.spec.name} · step {step}{stand_in}",
             chunk=self.config.sampling.batch_size,
             judge=self.judge,
         )
@@ -121,7 +150,11 @@ class Run:
             sizes = ["x".join(map(str, run.spec.image_shape)) for run in (other, self)]
             raise UserError(f"evaluation.judge={where} looks at images of {sizes[0]}, and these are {sizes[1]}")
         trained = other.restore("newest")
-        name = f"{other.name}, step {trained.step}"
+        name = f"{other.name} on {other.spec.name}, step {trained.step}"
+        data = {run.workdir.run()["dataset"]["fingerprint"] for run in (self, other)}
+        if len(data) > 1:
+            name += f" (trained on other data than {self.spec.name})"
+            logging.warning("evaluation.judge=%s: %s", where, name)
         describe, features = (functools.partial(f, trained) for f in (other.task.describe, other.task.features))
         return Judge(name, [other.spec.label_names], describe, features)
 
@@ -147,8 +180,10 @@ class Run:
         return self.trained(parallel.replicate(state))
 
 
-def describe_dataset(dataset: data.Dataset) -> dict[str, Any]:
-    """Return what run.json says of the data set that is really used."""
+def describe_dataset(run: Run) -> dict[str, Any]:
+    """Return what run.json says of the data set that is really used, and of how its training split is used."""
+    dataset, split = run.dataset, run.config.dataset.split
+    name, examples = run.validation()
     return {
         "name": dataset.name,
         "requested": dataset.requested,
@@ -159,7 +194,9 @@ def describe_dataset(dataset: data.Dataset) -> dict[str, Any]:
         "image_shape": list(dataset.image_shape),
         "label_names": list(dataset.label_names),
         "attribute_names": {name: list(values) for name, values in dataset.attribute_names.items()},
-        "fingerprint": dataset.fingerprint("train"),
+        "fingerprint": dataset.fingerprint(split),
+        "trained_on": {"split": split, "n": len(run.partition[0])},
+        "best_chosen_by": {"examples": name, "n": len(examples["image"]), "held_out": len(run.partition[1])},
     }
 
 
@@ -211,7 +248,7 @@ def open_training(name: str, config: ConfigDict, workdir: Workdir, overrides: Co
         UserError: data, config or workdir do not allow it.
     """
     dataset = settle(config, workdir, overrides)
-    spec = DataSpec(dataset.image_shape, dataset.label_names, dataset.attribute_names, dataset.stand_in)
+    spec = DataSpec(dataset.image_shape, dataset.label_names, dataset.attribute_names, dataset.stand_in, dataset.name)
     run = _assemble(name, config, workdir, spec)
     run.check_dataset(dataset)
     run.dataset = dataset
@@ -242,6 +279,7 @@ def open_trained(name: str, overrides: dict[str, Any], workdir: Workdir) -> Run:
         tuple(seen["label_names"]),
         {key: tuple(values) for key, values in seen["attribute_names"].items()},
         seen["stand_in"],
+        seen["name"],
     )
     return _assemble(name, config, workdir, spec)
 
@@ -251,8 +289,11 @@ def _assemble(name: str, config: ConfigDict, workdir: Workdir, spec: DataSpec) -
         group, entry = key.split(".")
         if config[group][entry] < 1:
             raise UserError(f"{key}={config[group][entry]} must be at least 1")
-    if config.seed < 0:
-        raise UserError(f"seed={config.seed} must not be negative")
+    if config.evaluation.n is not None and config.evaluation.n < 1:
+        raise UserError(f"evaluation.n={config.evaluation.n} must be at least 1, or None for the whole split")
+    for key, value in (("seed", config.seed), ("dataset.validation", config.dataset.validation)):
+        if value < 0:
+            raise UserError(f"{key}={value} must not be negative")
     task = make_task(config, spec)
     checkpoints = Checkpoints(Path(workdir.checkpoints), config.keep_checkpoints, task.monitor)
     return Run(name, config, workdir, spec, task, checkpoints)

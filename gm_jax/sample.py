@@ -12,7 +12,7 @@ SHEET = 256  # samples in the picture at most
 
 
 def sample(run: Run, checkpoint: str) -> int:
-    """Write samples.npz (`images` uint8 NHWC, `labels` if conditional) and a sheet of them, samples.png."""
+    """Write samples.npz (`images` uint8 NHWC, `labels` if conditional, whose they are) and a sheet, samples.png."""
     sampling = run.config.sampling
     if sampling.n < 1:
         raise UserError(f"sampling.n={sampling.n} must be at least 1")
@@ -22,7 +22,7 @@ def sample(run: Run, checkpoint: str) -> int:
         raise UserError(f"the task {run.config.task} draws no samples; it knows the modes train, evaluate and figures")
     path = run.workdir.path / "samples.npz"
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    np.savez_compressed(temporary, **result)
+    np.savez_compressed(temporary, **result, config=run.name, data=run.spec.name, step=trained.step)
     os.replace(temporary, path)
     caption = f"{trained.caption} · seed {sampling.seed}"
     save_grid(path.with_suffix(".png"), result["images"][:SHEET], 8 if sampling.n <= 64 else 16, caption)

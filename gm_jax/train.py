@@ -103,11 +103,11 @@ def train(run: Run, command: str, began: float) -> int:
     parallel.check_batch_size(config.batch_size)
     # A config or data that cannot work fail before anything is written.
     shapes = run.state_shapes()
-    for split in ("train", config.evaluation.split):
+    for split in (config.dataset.split, config.evaluation.split):
         run.split(split)
     with run.workdir.locked():
         run.workdir.claim(config)
-        run.workdir.update_run(config=run.name, dataset=describe_dataset(run.dataset))
+        run.workdir.update_run(config=run.name, dataset=describe_dataset(run))
         state, meta = restore_or_init(run, shapes)
         start = int(state.step)
         warn_if_changed(run)
@@ -132,11 +132,12 @@ def train(run: Run, command: str, began: float) -> int:
 def loop(run: Run, state: TrainState, meta: dict[str, Any], progress: Progress, interrupt: Interrupt) -> TrainState:
     """Step until `config.steps` or an interrupt; log, evaluate, draw and save on the way."""
     config, k, start = run.config, run.config.steps_per_call, int(state.step)
-    data = run.split("train")
+    data, (held_out, validation) = run.split(config.dataset.split), run.validation()
     resident = pipeline.fits_on_device(data)
     on_device = parallel.replicate({name: np.asarray(x) for name, x in data.items()} if resident else {})
     batches = pipeline.batches(
         data,
+        run.partition[0],
         batch_size=config.batch_size,
         seed=config.seed,
         calls=range(start // k, config.steps // k),
@@ -147,7 +148,7 @@ def loop(run: Run, state: TrainState, meta: dict[str, Any], progress: Progress, 
         transfer=parallel.split_batches,
     )
     call = compile_call(run)
-    validate = Measure(run, run.task.validate)
+    validate = Measure(run, run.task.validate, validation)
     window = Window(meta["window"])
     file = MetricsFile(run.workdir.metrics, start)
     in_flight: list[Any] = []
@@ -175,10 +176,10 @@ def loop(run: Run, state: TrainState, meta: dict[str, Any], progress: Progress, 
             with progress.paused():
                 trained = run.trained(state)
                 scores = {name: float(np.mean(values)) for name, values in validate(trained).items()}
-                file.write(step, config.evaluation.split, scores)
-                progress.log(step, config.evaluation.split, scores)
+                file.write(step, held_out, scores)
+                progress.log(step, held_out, scores)
                 progress.watch({name: scores[name] for name in run.task.watched})
-                for warning in run.task.warnings(scores, run.split(config.evaluation.split)):
+                for warning in run.task.warnings(scores, validation):
                     logging.warning("step %d: %s", step, warning)
                 draw_progress(run, trained)
         if step % config.checkpoint_every == 0 or step == config.steps or interrupt.signal:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from absl import logging
 from ml_collections import ConfigDict
 
 from gm_jax.errors import UserError
@@ -163,6 +164,8 @@ class MetricsFile:
     def __init__(self, path: Path, step: int):
         """Open the file and cut it behind `step`: later lines, or half a line, are of work that was lost."""
         kept = b""
+        if step and not path.exists():
+            logging.warning("%s is gone: it begins anew after step %d, and so do the figures of curves", path, step)
         if path.exists():
             for line in path.read_bytes().splitlines(keepends=True):
                 try:
@@ -188,5 +191,13 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a metrics.jsonl; [] if there is no such file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """Return the whole lines of a metrics.jsonl, not the half one that a kill may leave; [] if there is no such file.
+
+    Raises:
+        UserError: a line that is not JSON.
+    """
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    try:
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): restore it, or delete it to lose its curves alone") from error

@@ -28,7 +28,12 @@ def test_workdir_holds_what_the_contract_says(trained):
     assert {"devices", "jax", "xla_flags"} <= record["environment"].keys()
     training = [(2, "train"), (4, "train")] if run.task.phases() else []
     lines = [(line["step"], line["split"]) for line in read_metrics(workdir.metrics)]
-    assert lines == [*training, (4, run.config.evaluation.split)]
+    assert lines == [*training, (4, "validation")]
+    assert record["dataset"]["best_chosen_by"] == {
+        "examples": "validation",
+        "n": 10,
+        "held_out": record["dataset"]["sizes"]["train"] // 10,
+    }
     assert list(workdir.path.glob("events.out.tfevents.*"))
     for figure in run.task.figures():
         assert min(Image.open(workdir.figures / f"{figure}.png").size) > 50

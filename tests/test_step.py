@@ -178,10 +178,12 @@ def test_batches_are_a_function_of_seed_and_step():
 def test_streamed_batches_equal_resident_ones():
     data = {"image": np.arange(20, dtype=np.uint8).reshape(20, 1, 1, 1)}
     common = dict(batch_size=4, seed=1, calls=range(3, 6), steps_per_call=2, batches_per_step=1)
-    streamed = list(batches(data, resident=False, **common))
-    resident = list(batches(data, resident=True, **common))
+    examples = np.array([3, 5, 6, 7, 9, 11, 13, 17], np.int32)
+    streamed = list(batches(data, examples, resident=False, **common))
+    resident = list(batches(data, examples, resident=True, **common))
     assert len(streamed) == 3 and streamed[0]["index"].shape == (2, 1, 4)
     for one, two in zip(streamed, resident, strict=True):
         np.testing.assert_array_equal(one["image"], data["image"][two["index"]])
-    halves = [next(batches(data, resident=True, process=(p, 2), **common))["index"] for p in (0, 1)]
+    assert set(np.concatenate([call["index"] for call in resident]).ravel()) == set(examples)
+    halves = [next(batches(data, examples, resident=True, process=(p, 2), **common))["index"] for p in (0, 1)]
     np.testing.assert_array_equal(np.concatenate(halves, -1), resident[0]["index"])

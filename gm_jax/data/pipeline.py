@@ -20,6 +20,22 @@ def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(size).astype(np.int32)
 
 
+def choose(size: int, n: int | None) -> np.ndarray:
+    """Return the numbers of n of `size` examples, always the same ones, int32; None, or too many: all, in order.
+
+    They come from everywhere: the first n of a folder that is sorted by class would be of one class.
+    """
+    if n is None or n >= size:
+        return np.arange(size, dtype=np.int32)
+    return np.random.default_rng(0).permutation(size)[:n].astype(np.int32)
+
+
+def hold_out(size: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of all but n of `size` examples, and of these n (see `choose`), both int32 and ascending."""
+    held_out = np.sort(choose(size, n))
+    return np.delete(np.arange(size, dtype=np.int32), held_out), held_out
+
+
 def batch_indices(size: int, batch_size: int, seed: int, number: int) -> np.ndarray:
     """Return the examples of one batch, int32 [batch_size], out of a data set of `size`."""
     first, last = number * batch_size, (number + 1) * batch_size
@@ -43,6 +59,7 @@ def fits_on_device(data: dict[str, np.ndarray]) -> bool:
 
 def batches(
     data: dict[str, np.ndarray],
+    examples: np.ndarray,
     *,
     batch_size: int,
     seed: int,
@@ -55,20 +72,20 @@ def batches(
 ) -> Iterator[Any]:
     """Yield what each of the `calls` of the train function consumes, read ahead by threads.
 
-    Leaves are [steps_per_call, batches_per_step, batch_size / processes, ...]: "index" always, the examples themselves
-    unless the data are `resident` on the devices. `process` is (index, count); each process reads its own slice of
-    every batch. `transfer` is applied in the reading threads (splitting over devices, copying to them).
+    Batches hold those of the data whose numbers are in `examples` int32 [n]. Leaves are [steps_per_call,
+    batches_per_step, batch_size / processes, ...]: "index" always, the examples themselves unless the data are
+    `resident` on the devices. `process` is (index, count); each process reads its own slice of every batch. `transfer`
+    is applied in the reading threads (splitting over devices, copying to them).
     """
     import grain.python as grain  # here, not above: it takes 0.3 s to import, and sampling does not need it
 
-    size = len(data["image"])
     share = batch_size // process[1]
     mine = slice(process[0] * share, (process[0] + 1) * share)
     numbers_per_call = steps_per_call * batches_per_step
 
     def read(call: int) -> Any:
         # All batches of a call at once, as one long batch: small networks take hundreds of them.
-        index = batch_indices(size, batch_size * numbers_per_call, seed, call)
+        index = examples[batch_indices(len(examples), batch_size * numbers_per_call, seed, call)]
         index = index.reshape(steps_per_call, batches_per_step, batch_size)[..., mine]
         batch = {} if resident else {name: array[index] for name, array in data.items()}
         return transfer({"index": index, **batch})

@@ -25,6 +25,17 @@ def energy_score(real: jax.Array, first: jax.Array, second: jax.Array) -> jax.Ar
     return distance(first, real) - 0.5 * distance(first, second)
 
 
+def mean_similarity(images: np.ndarray, classes: np.ndarray) -> float:
+    """Return the mean cosine similarity of two different images [n, ...] of one class, int [n]: 0 if there are none.
+
+    A class counts as much as it has images.
+    """
+    groups = [images[classes == number] for number in np.unique(classes)]
+    groups = [group for group in groups if len(group) > 1]
+    means = [similar_pairs(group, 1.0)[1] for group in groups]
+    return float(np.average(means, weights=[len(group) for group in groups])) if groups else 0.0
+
+
 def similar_pairs(images: np.ndarray, threshold: float) -> tuple[int, float]:
     """Count ordered pairs of different images [n, ...] whose cosine similarity exceeds the threshold.
 

@@ -62,10 +62,12 @@ def cosine(T: int, s: float = 0.008, max_beta: float = 0.999) -> Schedule:
     return preserving(np.minimum(1 - f[1:] / f[:-1], max_beta))
 
 
-def growing(T: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
+def growing(T: int, beta_start: float = 1e-4, beta_end: float = 0.04) -> Schedule:
     """Return a variance-exploding chain whose betas go from beta_start to beta_end in equal steps."""
     return exploding(np.linspace(beta_start, beta_end, T))
 
+
+REMAINS = 0.05  # of the variance of x_T may be the image's, at most
 
 SCHEDULES: dict[str, Callable[..., Schedule]] = {"linear": linear, "cosine": cosine, "exploding": growing}
 
@@ -80,6 +82,17 @@ def make_schedule(name: str, T: int, **settings: float) -> Schedule:
         return SCHEDULES[name](T, **settings)
     except TypeError as error:  # a misspelt or foreign setting, such as beta_start for the cosine schedule
         raise UserError(f"noise schedule '{name}': {error}") from error
+
+
+def check_prior(name: str, schedule: Schedule) -> None:
+    """Raise UserError where the chain ends too early: sampling starts from noise without a trace of an image."""
+    left = float((schedule.signal[-1] / schedule.prior_scale) ** 2)
+    if left > REMAINS:
+        raise UserError(
+            f"the noise schedule '{name}' of {schedule.T} steps ends while {left:.0%} of the variance of x_T is the "
+            f"image's (at most {REMAINS:.0%}), but samples start from noise alone: set diffusion.beta_end higher, "
+            "more diffusion.timesteps, or diffusion.schedule=cosine"
+        )
 
 
 def at(values: jax.Array, t: jax.Array | int, like: jax.Array) -> jax.Array:

@@ -111,8 +111,8 @@ class Autoencoder(Task):
         return parallel.map_examples(run, self.config.sampling.batch_size)
 
     def autoencode_some(self, trained: Trained, n: int | None) -> dict[str, np.ndarray]:
-        """Return the first n held-out examples with what `autoencode` makes of them."""
-        batch = trained.first(self.config.evaluation.split, n)
+        """Return n held-out examples with what `autoencode` makes of them."""
+        batch = trained.some(self.config.evaluation.split, n)
         return {**batch, **self.autoencode(trained.variables.params, batch)}
 
     def draw_curves(self, trained: Trained) -> None:

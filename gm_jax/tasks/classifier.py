@@ -143,8 +143,7 @@ class Classifier(Task):
         """Return "image", "label" and "predicted" of the evaluated examples, [n, ...]."""
         if self.last_predictions[0] is not trained:  # two figures show them
             evaluation = self.config.evaluation
-            data = trained.split(evaluation.split)
-            data = {name: np.asarray(data[name][: evaluation.n]) for name in ("image", "label")}
+            data = trained.some(evaluation.split, evaluation.n)
             self.last_predictions = (trained, {**data, "predicted": self.predict(trained, data["image"])})
         return self.last_predictions[1]
 

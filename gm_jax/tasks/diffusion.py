@@ -15,7 +15,7 @@ from gm_jax.losses import diffusion as losses
 from gm_jax.models.keywords import accepted, check_keywords
 from gm_jax.models.unet import UNet
 from gm_jax.samplers import diffusion as samplers
-from gm_jax.samplers.schedules import diffuse, make_schedule
+from gm_jax.samplers.schedules import check_prior, diffuse, make_schedule
 from gm_jax.step import Phase
 from gm_jax.tasks.task import DataSpec, Task, Trained
 
@@ -35,7 +35,10 @@ class Diffusion(Task):
         check_keywords("unet", config.model, accepted([UNet], given=("classes",)))
         self.network = UNet(classes=self.classes, **config.model)
         self.network.check((1, *spec.image_shape))
-        self.schedule = make_schedule(config.diffusion.schedule, config.diffusion.timesteps)
+        betas = {key: config.diffusion[key] for key in ("beta_start", "beta_end")}
+        given = {key: beta for key, beta in betas.items() if beta is not None}
+        self.schedule = make_schedule(config.diffusion.schedule, config.diffusion.timesteps, **given)
+        check_prior(config.diffusion.schedule, self.schedule)
         self.prediction, self.objective = config.diffusion.prediction, config.diffusion.objective
         losses.check_objective(self.prediction)
         losses.check_objective(self.objective)
@@ -196,7 +199,7 @@ class Diffusion(Task):
 
     def draw_forward_chain(self, trained: Trained) -> None:
         """Draw a few test images sinking into noise."""
-        x0 = images.to_model(jnp.asarray(trained.split(self.config.evaluation.split)["image"][:CHAIN_IMAGES]))
+        x0 = images.to_model(jnp.asarray(trained.some(self.config.evaluation.split, CHAIN_IMAGES)["image"]))
         keys = random.example_keys(jax.random.key(self.config.sampling.seed), jnp.arange(len(x0)))
         steps = np.round(np.linspace(0, self.schedule.T, CHAIN_STATES + 1)).astype(int)
         chain = images.to_uint8(samplers.forward_chain(self.schedule, keys, x0, steps))

@@ -209,17 +209,20 @@ class GAN(Task):
     def warnings(self, scores, held_out):
         """Warn where samples are more alike than real images by `collapse_alarm` of what is possible.
 
-        Copies of one image have similarity 1; of two, they exceed real images by about half of the rest.
+        Copies of one image have similarity 1; of two, they exceed real images by about half of the rest. A pair of a
+        conditional model is of one class, whose images are more alike than others.
         """
         if self.real_similarity is None:
-            real = np.asarray(held_out["image"][: self.config.evaluation.n], np.float32) / 127.5 - 1.0
-            self.real_similarity = diversity.similar_pairs(real[:COMPARED], 1.0)[1] if len(real) > 1 else 0.0
+            real = np.asarray(held_out["image"][:COMPARED], np.float32) / 127.5 - 1.0
+            classes = held_out["label"][:COMPARED] if self.classes else np.zeros(len(real), np.int32)
+            self.real_similarity = diversity.mean_similarity(real, classes)
         real, found, alarm = self.real_similarity, scores["similarity"], self.settings.collapse_alarm
         if found <= real + alarm * (1.0 - real):
             return []
         return [
-            f"the mean cosine similarity of two samples is {found:.3f}, of two real images {real:.3f}: the generator "
-            f"may have collapsed to a few images (gan.collapse_alarm={alarm})"
+            f"the mean cosine similarity of two samples is {found:.3f}, of two real images {real:.3f}"
+            f"{' (pairs of one class)' if self.classes else ''}: the generator may have collapsed to a few images "
+            f"(gan.collapse_alarm={alarm})"
         ]
 
     @functools.cached_property

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from gm_jax.data.pipeline import choose
 from gm_jax.errors import UserError
 from gm_jax.judge import Judge
 from gm_jax.step import Batch, Phase
@@ -25,12 +26,14 @@ class DataSpec(NamedTuple):
         label_names: the classes; () if the data have no labels.
         attribute_names: value names by attribute.
         stand_in: None, or the sentence that announces other data than the config asked for.
+        name: of the data set really used.
     """
 
     image_shape: tuple[int, int, int]
     label_names: tuple[str, ...] = ()
     attribute_names: dict[str, tuple[str, ...]] = {}  # noqa: RUF012  (never changed)
     stand_in: str | None = None
+    name: str = ""
 
 
 class Variables(NamedTuple):
@@ -48,7 +51,7 @@ class Trained:
         variables: on all devices.
         step: of the checkpoint.
         split: reads a split of the data as {"image": uint8 [N, H, W, C], ...}; called only by figures that show data.
-        caption: goes under every figure; announces a stand-in.
+        caption: goes under every figure; names config, data and step, and announces a stand-in.
         chunk: examples that are sampled or evaluated at once.
         judge: opens the judge of images that `evaluation.judge` names; UserError if it names none.
     """
@@ -62,10 +65,16 @@ class Trained:
     chunk: int
     judge: Callable[[], Judge]
 
-    def first(self, split: str, n: int | None) -> dict[str, np.ndarray]:
-        """Return the first n examples (None: all) of a split as a batch, with the "position" of each."""
-        data = {name: np.asarray(values[:n]) for name, values in self.split(split).items()}
-        return {**data, "position": np.arange(len(data["image"]), dtype=np.int32)}
+    def some(self, split: str, n: int | None) -> dict[str, np.ndarray]:
+        """Return n examples (None: all) of a split, always the same, as a batch with the "position" of each."""
+        return take(self.split(split), n)
+
+
+def take(data: Batch, n: int | None) -> dict[str, np.ndarray]:
+    """Return n of some examples (None: all), always the same, as a batch with the "position" of each."""
+    if n is not None and n < len(data["image"]):
+        data = {name: np.asarray(x)[choose(len(x), n)] for name, x in data.items()}
+    return {**data, "position": np.arange(len(data["image"]), dtype=np.int32)}
 
 
 class Row(NamedTuple):

@@ -170,8 +170,8 @@ class VAE(Task):
         return parallel.map_examples(encode, self.config.sampling.batch_size)
 
     def encode_some(self, trained: Trained, n: int | None) -> dict[str, np.ndarray]:
-        """Return the first n held-out examples with what `encoder` makes of them."""
-        batch = trained.first(self.config.evaluation.split, n)
+        """Return n held-out examples with what `encoder` makes of them."""
+        batch = trained.some(self.config.evaluation.split, n)
         return {**batch, **self.encoder(trained.variables.params, batch)}
 
     def decode_all(self, trained: Trained, z: np.ndarray) -> np.ndarray:

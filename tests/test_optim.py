@@ -1,0 +1,172 @@
+"""Optimisers against their papers' formulas in NumPy, and every key of `config.optim` by what its comment says."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from gm_jax.defaults import base_config, gan_config
+from gm_jax.errors import UserError
+from gm_jax.optim import ema_decays, learning_rate, make_optimizers
+
+RNG = np.random.default_rng(0)
+PARAMS = {"kernel": RNG.normal(size=(2, 3)).astype(np.float32), "bias": RNG.normal(size=3).astype(np.float32)}
+GRADS = [{name: RNG.normal(size=p.shape).astype(np.float32) for name, p in PARAMS.items()} for _ in range(4)]
+RATE = 0.1
+
+
+def assert_close(found, expected):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, expected)
+
+
+def settings(**changes):
+    """A config whose `optim` has a learning rate of 0.1 and these changes."""
+    config = base_config("classifier")
+    config.optim.update({"learning_rate": RATE, **changes})
+    return config
+
+
+def ours(grads=GRADS, config=None, network="net", updates_per_step=1.0, **changes):
+    """Return PARAMS after an update with each of the gradients."""
+    transformation = make_optimizers(config or settings(**changes), {network: updates_per_step})[network]
+    params, state = PARAMS, transformation.init(PARAMS)
+    for grad in grads:
+        updates, state = transformation.update(grad, state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+def adam(grads, beta1, beta2, epsilon, decay=0.0):
+    """Kingma & Ba 2015, algorithm 1; decoupled decay of kernels as in Loshchilov & Hutter 2019, algorithm 2."""
+    params = dict(PARAMS)
+    for name in params:
+        m = v = 0.0
+        for t, grad in enumerate(grads, 1):
+            m = beta1 * m + (1 - beta1) * grad[name]
+            v = beta2 * v + (1 - beta2) * grad[name] ** 2
+            step = (m / (1 - beta1**t)) / (np.sqrt(v / (1 - beta2**t)) + epsilon)
+            params[name] = params[name] - RATE * (step + (decay if name == "kernel" else 0.0) * params[name])
+    return params
+
+
+def sgd(grads, momentum, nesterov=False, decay=0.0):
+    """Sutskever et al. 2013, as PyTorch's SGD: v = momentum v + g; nesterov steps along g + momentum v."""
+    params = dict(PARAMS)
+    for name in params:
+        v = 0.0
+        for grad in grads:
+            g = grad[name] + (decay if name == "kernel" else 0.0) * params[name]
+            v = momentum * v + g
+            params[name] = params[name] - RATE * (g + momentum * v if nesterov else v)
+    return params
+
+
+def rmsprop(grads, decay, epsilon):
+    params = dict(PARAMS)
+    for name in params:
+        square = 0.0
+        for grad in grads:
+            square = decay * square + (1 - decay) * grad[name] ** 2
+            params[name] = params[name] - RATE * grad[name] / (np.sqrt(square) + epsilon)
+    return params
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (dict(name="adam"), adam(GRADS, 0.9, 0.999, 1e-8)),
+        (dict(name="adam", beta1=0.5, beta2=0.9, epsilon=0.3), adam(GRADS, 0.5, 0.9, 0.3)),
+        (dict(name="adamw", beta1=0.8, beta2=0.95, epsilon=0.2), adam(GRADS, 0.8, 0.95, 0.2)),
+        (dict(name="adamw", weight_decay=0.5), adam(GRADS, 0.9, 0.999, 1e-8, decay=0.5)),
+        (dict(name="sgd"), sgd(GRADS, 0.9)),
+        (dict(name="sgd", beta1=0.0), sgd(GRADS, 0.0)),
+        (dict(name="sgd", beta1=0.7, weight_decay=0.3), sgd(GRADS, 0.7, decay=0.3)),
+        (dict(name="sgd", nesterov=True), sgd(GRADS, 0.9, nesterov=True)),
+        (dict(name="rmsprop", beta2=0.9, epsilon=0.1), rmsprop(GRADS, 0.9, 0.1)),
+        (dict(name="none"), PARAMS),
+    ],
+    ids=lambda x: "-".join(f"{k}={v}" for k, v in x.items()) if "name" in x else "",
+)
+def test_optimisers_are_those_of_the_papers(changes, expected):
+    assert_close(ours(**changes), expected)
+
+
+def test_gradients_are_clipped_to_a_norm_over_all_parameters():
+    norm = np.sqrt(sum(np.sum(g**2) for g in GRADS[0].values()))
+    assert norm > 1.0
+    shorter = jax.tree.map(lambda g: g / norm, GRADS[0])
+    clipped = ours(GRADS[:1], name="sgd", beta1=0.0, clip_norm=1.0)
+    assert_close(clipped, sgd([shorter], 0.0))
+    untouched = ours(GRADS[:1], name="sgd", beta1=0.0, clip_norm=1.01 * norm)
+    assert_close(untouched, sgd(GRADS[:1], 0.0))
+
+
+def test_weights_are_clipped_after_the_update():
+    config = gan_config()
+    config.optim.update({"name": "sgd", "learning_rate": RATE, "beta1": 0.0})
+    config.optim.discriminator.clip_weights = 0.2
+    found = ours(GRADS[:1], config, "discriminator")
+    expected = jax.tree.map(lambda p, g: np.clip(p - RATE * g, -0.2, 0.2), PARAMS, GRADS[0])
+    assert_close(found, expected)
+    assert_close(ours(GRADS[:1], config, "generator"), sgd(GRADS[:1], 0.0))
+
+
+def test_a_network_may_have_settings_of_its_own():
+    config = gan_config()
+    config.optim.update({"name": "sgd", "learning_rate": RATE, "beta1": 0.0, "ema_decay": 0.9})
+    config.optim.generator.update({"learning_rate": 2 * RATE, "ema_decay": 0.5})
+    twice = jax.tree.map(lambda g: 2 * g, GRADS[0])
+    assert_close(ours(GRADS[:1], config, "generator"), sgd([twice], 0.0))
+    assert_close(ours(GRADS[:1], config, "discriminator"), sgd(GRADS[:1], 0.0))
+    assert ema_decays(config, ["generator", "discriminator"]) == {"generator": 0.5, "discriminator": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("changes", "rates"),
+    [
+        (dict(decay="constant"), {0: 1.0, 99: 1.0}),
+        (dict(decay="constant", warmup_steps=4), {0: 1 / 4, 1: 7 / 16, 2: 10 / 16, 4: 1.0, 5: 1.0}),
+        (dict(decay="linear", decay_steps=10), {0: 1.0, 3: 0.7, 9: 0.1, 10: 0.0, 11: 0.0}),
+        (dict(decay="linear", decay_steps=10, warmup_steps=2), {0: 1 / 2, 2: 1.0, 4: 0.75, 10: 0.0}),
+        (dict(decay="cosine", decay_steps=8), {0: 1.0, 2: (1 + np.sqrt(0.5)) / 2, 4: 0.5, 8: 0.0, 9: 0.0}),
+        (dict(decay="cosine", decay_steps=10, warmup_steps=2), {1: 3 / 4, 2: 1.0, 6: 0.5, 10: 0.0}),
+    ],
+)
+def test_learning_rates_warm_up_and_decay(changes, rates):
+    """Warm-up is linear from peak / warmup_steps; the decay ends at decay_steps, counted from step 0."""
+    schedule, often = (learning_rate(settings(**changes).optim, n) for n in (1.0, 3.0))
+    for step, share in rates.items():
+        np.testing.assert_allclose(schedule(step), RATE * share, atol=1e-7)
+        np.testing.assert_allclose(often(3 * step), RATE * share, atol=1e-7)
+
+
+def test_the_learning_rate_reaches_the_optimiser():
+    """With two updates a step the decay of four steps has eight updates."""
+    found = ours(name="sgd", beta1=0.0, decay="linear", decay_steps=4, updates_per_step=2.0)
+    weighted = [
+        jax.tree.map(lambda g, w=w: w * g, grad) for w, grad in zip((1, 7 / 8, 6 / 8, 5 / 8), GRADS, strict=True)
+    ]
+    expected = sgd(weighted, 0.0)
+    assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(name="adm"), r"optim.name='adm' is not one of adam.*\(did you mean 'adam'\?\)"),
+        (dict(name="adam", weight_decay=0.1), "optim.name=adam ignores optim.weight_decay: use adamw or sgd"),
+        (dict(decay="cosine"), "optim.decay=cosine needs optim.decay_steps above warmup_steps=0"),
+        (dict(decay="linear", decay_steps=5, warmup_steps=5), "needs optim.decay_steps above warmup_steps=5"),
+        (dict(decay="exponential", decay_steps=9), "optim.decay='exponential' is not one of constant, cosine, linear"),
+    ],
+)
+def test_settings_that_cannot_be_are_told(changes, message):
+    with pytest.raises(UserError, match=message):
+        ours(**changes)
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0])
+def test_a_decay_of_the_average_is_below_one(decay):
+    assert ema_decays(settings(ema_decay=0.0), ["net"]) == {"net": 0.0}
+    with pytest.raises(UserError, match=rf"ema_decay={decay} of optim or optim.net is not in \[0, 1\)"):
+        ema_decays(settings(ema_decay=decay), ["net"])
