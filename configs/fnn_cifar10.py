@@ -28,7 +28,7 @@ def get_config(variant=""):
     config.steps_per_call = 391  # half an epoch
     config.optim.name = "sgd"
     config.optim.beta1 = 0.0
-    config.optim.learning_rate = 0.01
+    config.optim.learning_rate = 0.001
     set_epochs(config, epochs=100, examples=50_000, checkpoint_epochs=5)
     if variant == "modern":
         modernise(config)

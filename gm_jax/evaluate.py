@@ -66,7 +66,10 @@ def judge_samples(run: Run, trained: Trained) -> dict[str, Any]:
     real = {name + "s": held_out[name] for name in ("image", "label") if name in held_out}
     alike = {"": drawn["images"], "_of_real_images": real["images"][: evaluation.samples]}
     results = {f"similar_pairs{whose}": count_similar(scaled(images)) for whose, images in alike.items()}
-    results |= look_for_neighbours(drawn["images"], run.training())
+    training = run.training()
+    for whose, images in alike.items():
+        near = look_for_neighbours(images, training)
+        results |= {f"{name}{whose}": result for name, result in near.items()}
     if evaluation.get("judge"):
         judge = run.judge()
         if judge.features:

@@ -147,16 +147,17 @@ def test_samples_are_compared_with_each_other_and_with_training_images():
         assert 0 < found[name]["value"] == np.sum(cosines > 0.9) < 380 == found[name]["pairs"]
         assert found[name]["mean_cosine_similarity"] == pytest.approx(cosines.mean(), abs=1e-6)
         assert (found[name]["n"], found[name]["split"], found[name]["seed"]) == (20, "test", 3)
-    x, y = samples["images"][:20].astype(float), training["image"].astype(float)
-    distances = np.sqrt(((x[:, None] - y) ** 2).mean((2, 3, 4)))
-    near = training["label"][np.argsort(distances, 1)[:, :10]]
-    unanimous = np.array([len(set(row)) == 1 for row in near])
-    assert 0 < unanimous.mean() < 1
-    assert found["neighbours_unanimous"]["value"] == pytest.approx(unanimous.mean())
-    assert found["neighbours_unanimous"]["standard_error"] == pytest.approx(unanimous.std(ddof=1) / np.sqrt(20))
-    assert found["neighbour_distance"]["value"] == pytest.approx(distances.min(1).mean(), rel=1e-5)
-    assert found["classes_found"]["value"] == len({row[0] for row in near[unanimous]})
-    assert (found["neighbours_unanimous"]["split"], found["neighbours_unanimous"]["neighbours"]) == ("train", 10)
+    for whose, images in (("", samples["images"]), ("_of_real_images", held_out["image"])):
+        x, y = images[:20].astype(float), training["image"].astype(float)
+        distances = np.sqrt(((x[:, None] - y) ** 2).mean((2, 3, 4)))
+        near = training["label"][np.argsort(distances, 1)[:, :10]]
+        unanimous = np.array([len(set(row)) == 1 for row in near])
+        share = found[f"neighbours_unanimous{whose}"]
+        assert share["value"] == pytest.approx(unanimous.mean()) and 0 < unanimous.mean() < 1
+        assert share["standard_error"] == pytest.approx(unanimous.std(ddof=1) / np.sqrt(20))
+        assert (share["split"], share["neighbours"], share["n"]) == ("train", 10, 20)
+        assert found[f"neighbour_distance{whose}"]["value"] == pytest.approx(distances.min(1).mean(), rel=1e-5)
+        assert found[f"classes_found{whose}"]["value"] == len({row[0] for row in near[unanimous]})
     run.config.evaluation.samples = 0
     assert evaluate.judge_samples(run, trained) == {}
 

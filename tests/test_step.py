@@ -12,7 +12,7 @@ from gm_jax import random
 from gm_jax.data.pipeline import arrays, batch_indices, batches, epoch_order
 from gm_jax.optim import learning_rate
 from gm_jax.state import create
-from gm_jax.step import AXIS, Phase, make_train_call, make_train_step, updates_per_step
+from gm_jax.step import AXIS, Phase, batches_per_step, make_train_call, make_train_step, updates_per_step
 from tests.tiny import open_tiny, shrunk
 
 
@@ -139,6 +139,8 @@ def test_two_phases_of_a_network_log_a_gradient_each():
     assert np.all(metrics["grad_norm/critic"] != 0)
     np.testing.assert_array_equal(metrics["grad_norm/critic/2"] != 0, [True, False, False, True])
     assert updates_per_step([*phases, lazy]) == {"critic": 1 + 1 / 3, "generator": 1}
+    assert updates_per_step([lazy._replace(repeats=6)]) == {"critic": 2}
+    assert batches_per_step([phases[0]._replace(repeats=4), lazy]) == 4 and batches_per_step([]) == 1
 
 
 def test_a_decay_ends_with_the_steps_however_many_updates_a_step_has():
@@ -146,6 +148,90 @@ def test_a_decay_ends_with_the_steps_however_many_updates_a_step_has():
     once, often = learning_rate(optim), learning_rate(optim, updates_per_step=5.0)
     np.testing.assert_allclose([often(5 * step) for step in range(11)], [once(step) for step in range(11)], rtol=1e-6)
     assert float(often(49)) > 0 and float(often(50)) == 0
+
+
+def counted(net, rate):
+    """A phase whose loss is (w - mean of the images)^2, and which counts its updates in the model state."""
+
+    def loss(params, model_state, batch, key):
+        value = jnp.mean((params[net]["w"] - batch["image"]) ** 2)
+        count = {**model_state, net: {"count": model_state[net]["count"] + rate}}
+        return value, ({"loss": value, "seen": model_state[net]["count"]}, count)
+
+    return Phase(net, loss)
+
+
+def test_a_step_is_gradient_descent_with_an_average_that_warms_up():
+    """Two SGD updates of the phase in a step, and by hand; the average follows parameters and model state."""
+    images = np.linspace(0, 1, 64, dtype=np.float32)
+    phases = [counted("net", 1.0)._replace(repeats=2), counted("net", 10.0)]
+    optimizers, decays = {"net": optax.sgd(0.1)}, {"net": 0.3}
+    variables = {"net": {"params": {"w": jnp.float32(5.0)}, "count": jnp.float32(0.0)}}
+    state = create(variables, optimizers, decays)
+    call = make_train_call(make_train_step(phases, optimizers, decays, seed=0))
+    index = np.arange(5 * 2 * 4, dtype=np.int32).reshape(5, 2, 4)
+    after, metrics = map_over(1, call)(state, {"image": images}, index)
+
+    w, count, average, average_count = 5.0, 0.0, 5.0, 0.0
+    for step in range(5):
+        norms = []
+        for phase, repeat in ((0, 0), (0, 1), (1, 0)):  # the second phase sees the first batch again
+            batch = images[index[step, repeat]].astype(float)
+            norms.append(abs(2 * (w - batch.mean())))
+            if phase == 1:
+                np.testing.assert_allclose(metrics["loss/1"][step], np.mean((w - batch) ** 2), rtol=1e-5)
+                assert metrics["seen/1"][step] == count
+            w -= 0.1 * 2 * (w - batch.mean())
+            count += (1.0, 10.0)[phase]
+        np.testing.assert_allclose(metrics["grad_norm/net"][step], np.mean(norms[:2]), rtol=1e-4)
+        np.testing.assert_allclose(metrics["grad_norm/net/1"][step], norms[2], rtol=1e-4)
+        decay = min(0.3, (1 + step) / (10 + step))
+        average += (1 - decay) * (w - average)
+        average_count += (1 - decay) * (count - average_count)
+    np.testing.assert_allclose(after.params["net"]["w"], w, rtol=1e-5)
+    np.testing.assert_allclose(after.ema["net"]["params"]["w"], average, rtol=1e-5)
+    np.testing.assert_allclose(after.ema["net"]["count"], average_count, rtol=1e-5)
+    assert after.model_state["net"]["count"] == 60.0 and after.step == 5
+    averaged_params, averaged_state = after.averaged()
+    assert averaged_params["net"]["w"] == after.ema["net"]["params"]["w"]
+    assert averaged_state["net"]["count"] == after.ema["net"]["count"]
+
+
+def test_noise_follows_from_seed_step_phase_and_repeat():
+    """As the docstring of `make_train_step` says: folded in one after the other."""
+
+    def noisy(net):
+        def loss(params, model_state, batch, key):
+            return 0.0 * params[net]["w"], ({f"noise_{net}": jax.random.normal(key)}, model_state)
+
+        return loss
+
+    _, optimizers, decays, state = toy()
+    phases = [Phase("critic", noisy("critic"), repeats=2), Phase("generator", noisy("generator"))]
+    call = make_train_call(make_train_step(phases, optimizers, decays, seed=5))
+    index = np.zeros((3, 2, 4), np.int32)
+    _, metrics = map_over(1, call)(state, {"image": np.zeros(4, np.float32)}, index)
+    fold = jax.random.fold_in
+    for step in range(3):
+        of_step = fold(jax.random.key(5), step)
+        critic = [jax.random.normal(fold(fold(of_step, 0), repeat)) for repeat in (0, 1)]
+        np.testing.assert_allclose(metrics["noise_critic"][step], np.mean(critic), rtol=1e-5)
+        np.testing.assert_allclose(
+            metrics["noise_generator"][step], jax.random.normal(fold(fold(of_step, 1), 0)), rtol=1e-5
+        )
+
+
+def test_places_in_the_global_batch():
+    def places(params, model_state, batch, key):
+        hit = batch["position"][:, None] == jnp.arange(8)
+        return 0.0 * params["critic"]["w"], ({"image_at": jnp.sum(hit * batch["image"][:, None], 0)}, model_state)
+
+    _, optimizers, decays, state = toy()
+    call = make_train_call(make_train_step([Phase("critic", places)], optimizers, decays, seed=0))
+    index = np.array([[[5, 3, 1, 7, 2, 0, 6, 4]]], np.int32)
+    for devices in (1, 2):
+        _, metrics = map_over(devices, call)(state, {"image": np.arange(8, dtype=np.float32)}, index)
+        np.testing.assert_allclose(metrics["image_at"][0] * devices, index[0, 0])
 
 
 def critic_loss(loss, params, batch, key, critic):
