@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import http.server
+import json
 import os
 import shutil
 import socket
@@ -18,11 +19,13 @@ import numpy as np
 import pytest
 import requests
 from absl import logging
+from array_record.python.array_record_data_source import ArrayRecordDataSource
 from ml_collections import ConfigDict, config_dict
 from PIL import Image
+from tensorboardX.record_writer import RecordWriter, masked_crc32c
 
 from gm_jax import data
-from gm_jax.data import cache, download, prepare, shapes
+from gm_jax.data import cache, download, prepare, shapes, tfrecord
 from gm_jax.data.builders import idx
 from gm_jax.errors import UserError
 
@@ -182,19 +185,13 @@ def test_environment_then_home(data_dir, home, monkeypatch):
     assert data.load(config("fashion_mnist")).location.startswith(str(home))
 
 
-def test_tfrecord_is_refused_with_the_command(data_dir):
-    path = data_dir / "fashion_mnist" / "3.0.1" / "dataset_info.json"
-    path.write_text(path.read_text().replace('"array_record"', '"tfrecord"'))
-    told = error("fashion_mnist", data_dir=str(data_dir))
-    assert "array_record" in told and "python -m gm_jax.data.prepare fashion_mnist" in told
-
-
 def test_damaged_records(data_dir):
     (path,) = data_dir.glob("*/*/*train.array_record*")
     path.write_bytes(path.read_bytes()[:1000])
-    assert "cannot be read" in error("fashion_mnist", data_dir=str(data_dir))
+    told = error("fashion_mnist", data_dir=str(data_dir))
+    assert f"{path.name} in {path.parent} cannot be read" in told
     path.unlink()
-    assert "cannot be read" in error("fashion_mnist", data_dir=str(data_dir))
+    assert f"{path.name} in {path.parent} cannot be read" in error("fashion_mnist", data_dir=str(data_dir))
 
 
 @pytest.fixture(scope="session")
@@ -242,6 +239,177 @@ def test_attributes_and_sizes(portraits):
     assert np.array_equal(split.images, np.broadcast_to(split.images[:, 8:9, 8:9], split.images.shape))
     assert split.attributes["Smiling"].tolist() == (index % 2).tolist()
     assert split.attributes["hair"].tolist() == (index % 3 // 2).tolist()
+
+
+# TFRecord
+
+
+def to_tfrecord(version: Path, shards=1, template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}", keep=False) -> None:
+    """Turn the files of a version directory into TFRecord: the same serialised examples in another library's frames."""
+    path = version / "dataset_info.json"
+    info = json.loads(path.read_text())
+    for split in info["splits"]:
+        (source,) = version.glob(f"*-{split['name']}.array_record-00000-of-00001")
+        records = np.array([*ArrayRecordDataSource([str(source)])], object)
+        split["filepathTemplate"] = template
+        split["shardLengths"] = []
+        for i, part in enumerate(np.array_split(records, shards)):
+            split["shardLengths"].append(str(len(part)))
+            place = {"SHARD_X_OF_Y": f"{i:05d}-of-{shards:05d}", "SHARD_INDEX": f"{i:05d}"}
+            name = template.format(DATASET=info["name"], SPLIT=split["name"], FILEFORMAT="tfrecord", **place)
+            (version / name).parent.mkdir(exist_ok=True)
+            writer = RecordWriter(str(version / name))
+            for record in part:
+                writer.write(record)
+            writer.close()
+        if not keep:
+            source.unlink()
+    info |= {"fileFormat": "tfrecord", "alternativeFileFormats": ["array_record"] * keep}
+    path.write_text(json.dumps(info))
+
+
+@pytest.mark.parametrize(
+    ("shards", "template"),
+    [
+        (1, "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"),
+        (4, "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"),
+        (8, "{SPLIT}/part-{SHARD_INDEX}"),  # six examples: two shards are empty
+    ],
+)
+def test_tfrecord_gives_what_array_record_gives(portraits, tmp_path, shards, template):
+    """Images, nested attributes and their order, from one file or several, whatever they are called."""
+    shutil.copytree(portraits, tmp_path / "data", ignore=shutil.ignore_patterns("gm_jax_cache"))
+    to_tfrecord(tmp_path / "data" / "portraits" / "small" / "1.0.0", shards, template)
+    old, new = (
+        data.load(config("portraits/small", data_dir=str(root), image_size=16))
+        for root in (portraits, tmp_path / "data")
+    )
+    assert new.sizes == old.sizes and new.attribute_names == old.attribute_names
+    for split in old.sizes:
+        assert new.fingerprint(split) == old.fingerprint(split)
+    assert data.load(config("portraits/small", data_dir=str(tmp_path / "data"))).image_shape == (20, 30, 3)
+
+
+def test_tfrecord_has_labels_and_is_cached(data_dir, monkeypatch):
+    before = data.load(config("fashion_mnist", data_dir=str(data_dir)))
+    sha, labels = before.fingerprint("train"), before.split("train").labels.tolist()
+    to_tfrecord(data_dir / "fashion_mnist" / "3.0.1", 3)
+    after = data.load(config("fashion_mnist", data_dir=str(data_dir)))
+    assert after.fingerprint("train") == sha and after.split("train").labels.tolist() == labels
+    monkeypatch.setattr(tfrecord, "Records", lambda paths: pytest.fail("decoded again"))
+    assert data.load(config("fashion_mnist", data_dir=str(data_dir))).fingerprint("train") == sha
+    next(data_dir.glob("*/*/*train.tfrecord-00001-of-00003")).touch()
+    with pytest.raises(pytest.fail.Exception, match="decoded again"):
+        data.load(config("fashion_mnist", data_dir=str(data_dir))).split("train")
+
+
+def test_checksums_of_tfrecord():
+    """The published value (RFC 3720, appendix B.4), and another library's at every border of the blocks."""
+    (masked,) = tfrecord.masked_crc32c([np.arange(32, dtype=np.uint8)]).tolist()
+    rotated = (masked - 0xA282EAD8) % 2**32
+    assert (rotated >> 17 | rotated << 15) % 2**32 == 0x46DD794E
+    rng = np.random.default_rng(0)
+    parts = [rng.integers(0, 256, length, np.uint8) for length in (0, 1, 3, 4, 5, 251, 252, 253, 256, 509, 9000)]
+    assert tfrecord.masked_crc32c(parts).tolist() == [masked_crc32c(part.tobytes()) for part in parts]
+
+
+def flipped(raw: bytes, place: int) -> bytes:
+    return raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda raw: flipped(raw, 200), "is damaged at byte 0"),  # in the image
+        (lambda raw: flipped(raw, len(raw) - 1), "is damaged at byte"),
+        (lambda raw: flipped(raw, 9), "is damaged at byte 0"),
+        (lambda raw: flipped(raw, 0), "is cut off or damaged"),
+        (lambda raw: raw[:-1], "is cut off or damaged"),
+        (lambda raw: raw + b"\0" * 11, "is cut off or damaged"),
+        (lambda raw: raw + raw, "hold 66 examples, dataset_info.json says 50"),
+        (lambda raw: raw[: 16 + int.from_bytes(raw[:8], "little")], "hold 35 examples"),
+        (lambda raw: gzip.compress(raw), "is cut off or damaged"),
+        (lambda raw: b"", "empty"),
+        (lambda raw: None, "No such file"),
+    ],
+)
+def test_damaged_tfrecord(data_dir, damage, message):
+    to_tfrecord(data_dir / "fashion_mnist" / "3.0.1", 3)
+    path = next(data_dir.glob("*/*/*train.tfrecord-00002-of-00003"))
+    raw = damage(path.read_bytes())
+    path.unlink() if raw is None else path.write_bytes(raw)
+    told = error("fashion_mnist", data_dir=str(data_dir))
+    assert message in told and path.name in told and "prepare it again" in told
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda features: features.pop("label"), "it has 0 values of 'label'"),
+        (lambda features: features["label"].int64_list.value.append(3), "it has 2 values of 'label'"),
+        (lambda features: features.pop("image"), "it has 0 values of 'image'"),
+        (lambda features: features["image"].bytes_list.value.__setitem__(0, b"no picture"), "cannot identify image"),
+    ],
+)
+def test_examples_that_are_not_what_features_say(data_dir, damage, message):
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    to_tfrecord(data_dir / "fashion_mnist" / "3.0.1")
+    (path,) = data_dir.glob("*/*/*train.tfrecord*")
+    (first, *others) = tfrecord.Records([path]).__getitems__(range(50))
+    example = tf_example_pb2.Example.FromString(others[2])
+    damage(example.features.feature)
+    others[2] = example.SerializeToString()
+    writer = RecordWriter(str(path))
+    for record in (first, *others):
+        writer.write(record)
+    writer.close()
+    told = error("fashion_mnist", data_dir=str(data_dir))
+    assert path.name in told and f"example 3: {message}" in told
+
+
+def test_descriptions_of_older_and_other_libraries(data_dir):
+    """Features as TFDS described them until 2022 are read; a file that is no description is told."""
+    path = data_dir / "fashion_mnist" / "3.0.1" / "features.json"
+    content = {
+        "image": {"type": "Image", "content": {"shape": [28, 28, 1], "dtype": "uint8", "encoding_format": "png"}},
+        "label": {"type": "ClassLabel", "content": {"num_classes": 10}},
+    }
+    modules = {"Image": "image_feature", "ClassLabel": "class_label_feature", "FeaturesDict": "features_dict"}
+    old = json.dumps({"type": "FeaturesDict", "content": content})
+    for name, module in modules.items():
+        old = old.replace(f'"{name}"', f'"tensorflow_datasets.core.features.{module}.{name}"')
+    keys = {"data_dir": str(data_dir)}
+    wanted = data.load(config("fashion_mnist", **keys))
+    path.write_text(old)
+    found = data.load(config("fashion_mnist", **keys))
+    assert (found.image_shape, found.label_names) == (wanted.image_shape, wanted.label_names)
+    path.write_text(json.dumps({"featuresDict": {"features": {"audio": {"audio": {}}}}}))
+    assert "has no 8-bit feature 'image' (it has audio)" in error("fashion_mnist", **keys)
+    path.write_text("[]")
+    assert "features.json is not what TFDS writes" in error("fashion_mnist", **keys)
+    path.write_text("{")
+    assert "features.json cannot be read" in error("fashion_mnist", **keys)
+    (path.parent / "dataset_info.json").write_text('{"name": "fashion_mnist", "version": "3.0.1"}')
+    assert "dataset_info.json is not what TFDS writes" in error("fashion_mnist", **keys)
+    (path.parent / "dataset_info.json").write_text('{"dataset_name": "fashion_mnist"}')
+    assert "has no prepared data set" in error("fashion_mnist", **keys)
+
+
+def test_formats(data_dir):
+    """Both formats: array_record is read. Neither: one line with the command."""
+    version = data_dir / "fashion_mnist" / "3.0.1"
+    to_tfrecord(version, keep=True)
+    for path in version.glob("*tfrecord*"):
+        path.unlink()
+    assert len(data.load(config("fashion_mnist", data_dir=str(data_dir))).split("train")) == 50
+    path = version / "dataset_info.json"
+    whole = json.loads(path.read_text())
+    for file_format in ("riegeli", "parquet"):
+        path.write_text(json.dumps(whole | {"fileFormat": file_format, "alternativeFileFormats": []}))
+        told = error("fashion_mnist", data_dir=str(data_dir))
+        assert f"is prepared as {file_format}, gm_jax reads array_record and tfrecord" in told
+        assert "python -m gm_jax.data.prepare fashion_mnist" in told
 
 
 def test_sizes_that_vary_need_an_image_size(portraits):

@@ -1,17 +1,20 @@
-"""The examples of a prepared TFDS data set, decoded: the features that gm_jax uses, then images, labels, attributes."""
+"""The examples of a prepared TFDS data set, decoded: the features that gm_jax uses, then images, labels, attributes.
 
-import functools
+A record is a serialised `tf.train.Example`: features by path, an image as the bytes of its PNG or JPEG file, class
+labels and bools as integers.
+"""
+
 import io
 import json
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from gm_jax.data.image import to_array
+from gm_jax.data.image import MODES, to_array
+from gm_jax.data.tfds_files import Shards
 from gm_jax.errors import UserError
 
 _CHUNK = 256  # examples that one thread reads and decodes at a time
@@ -31,20 +34,32 @@ class Features:
         return path if [p.rsplit("/", 1)[-1] for p in self.attributes].count(last) > 1 else last
 
 
-def read_json(path: Path) -> dict:
-    """Read one of TFDS's description files; UserError if it cannot be read."""
+def read_json(path: Path, *keys: str) -> dict:
+    """Read one of TFDS's description files; UserError if it cannot be read or lacks one of the `keys`."""
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}): prepare the data set again") from error
+    if not isinstance(content, dict) or not content.keys() >= set(keys):
+        raise UserError(f"{path} is not what TFDS writes: prepare the data set again")
+    return content
 
 
 def read_features(directory: Path) -> Features:
     """Read `features.json` and the files of label names; UserError if there is no 8-bit `image`."""
-    flat = _flatten(read_json(directory / "features.json")["featuresDict"]["features"])
+    content = read_json(directory / "features.json")
+    if "type" in content:  # as TFDS wrote it until 2022
+        import tensorflow_datasets as tfds
+        from google.protobuf import json_format
+
+        content = json_format.MessageToDict(tfds.features.FeatureConnector.from_json(content).to_proto())
+    flat = _flatten(content.get("featuresDict", {}).get("features", {}))
     image = flat.get("image", {}).get("image")
     if image is None or image.get("dtype", "uint8") != "uint8":
         raise UserError(f"{directory} has no 8-bit feature 'image' (it has {', '.join(flat)}): use another data set")
+    shape = tuple(int(n) for n in image["shape"]["dimensions"])
+    if len(shape) != 3 or shape[2] not in MODES:
+        raise UserError(f"images of {directory} have the shape {shape}, not 1, 3 or 4 channels: use another data set")
     names = {}
     for path, feature in sorted(flat.items()):
         if "classLabel" in feature:
@@ -55,73 +70,73 @@ def read_features(directory: Path) -> Features:
         elif feature.get("tensor", {}).get("dtype") == "bool" and not feature["tensor"].get("shape"):
             names[path] = ("no", "yes")
     label_names = names.pop("label") if "classLabel" in flat.get("label", {}) else None
-    return Features(tuple(int(n) for n in image["shape"]["dimensions"]), label_names, names)
+    return Features(shape, label_names, names)
 
 
-def probe_shape(directory: Path, splits: Sequence[str], features: Features) -> tuple[int, int, int]:
-    """Return the shape of the first image of the first of `splits`, for features that do not state it."""
-    if not splits:
-        raise UserError(f"{directory} has no examples: delete it and prepare it again")
-    example = _read(_open(directory, splits[0]), 0, 1, directory)[0]
-    return _to_array(example["image"], features.image_shape[2], None).shape
+def probe_shape(shards: Shards, features: Features) -> tuple[int, int, int]:
+    """Return the shape of a split's first image, for features that do not state it."""
+    (record,) = shards.read(shards.open(), range(1))
+    try:
+        return _image(_parse(record), features.image_shape[2], None).shape
+    except Exception as error:  # Pillow raises many kinds for a damaged image
+        raise shards.unreadable(f"example 0: {error}") from error
 
 
 def decode(
-    directory: Path, split: str, features: Features, image_size: int | None, images: np.ndarray
+    shards: Shards, features: Features, image_size: int | None, images: np.ndarray
 ) -> tuple[np.ndarray | None, dict[str, np.ndarray]]:
     """Decode a split into `images` [N, H, W, C] and return its labels and attributes, int32 [N] each.
 
     Raises UserError if an image has another shape or a file is damaged.
     """
-    count = len(images)
-    labels = None if features.label_names is None else np.empty(count, np.int32)
-    attributes = {path: np.empty(count, np.int32) for path in features.attributes}
-    examples = _open(directory, split)
+    columns = [*features.attributes] + ["label"] * (features.label_names is not None)
+    values = {path: np.empty(len(images), np.int32) for path in columns}
+    records = shards.open()
+
+    def decode_one(i: int, record: bytes) -> None:
+        example = _parse(record)
+        for path, column in values.items():
+            column[i] = _one(path, example[path].int64_list)
+        image = _image(example, images.shape[3], image_size)
+        if image.shape != images.shape[1:]:
+            sizes = " and ".join(f"{shape[1]}x{shape[0]}" for shape in (images.shape[1:], image.shape))
+            raise UserError(f"images of {shards.directory} vary in size ({sizes}): give --config.dataset.image_size=64")
+        images[i] = image
 
     def decode_chunk(start: int) -> None:
-        for i, example in enumerate(_read(examples, start, min(start + _CHUNK, count), directory), start):
-            image = _to_array(example["image"], images.shape[3], image_size)
-            if image.shape != images.shape[1:]:
-                sizes = " and ".join(f"{shape[1]}x{shape[0]}" for shape in (images.shape[1:], image.shape))
-                raise UserError(f"images of {directory} vary in size ({sizes}): give --config.dataset.image_size=64")
-            images[i] = image
-            if labels is not None:
-                labels[i] = example["label"]
-            for path, values in attributes.items():
-                values[i] = functools.reduce(lambda part, key: part[key], path.split("/"), example)
+        numbers = range(start, min(start + _CHUNK, len(images)))
+        for i, record in zip(numbers, shards.read(records, numbers), strict=True):
+            try:
+                decode_one(i, record)
+            except UserError:
+                raise
+            except Exception as error:  # Pillow and protobuf raise many kinds for a damaged example
+                raise shards.unreadable(f"example {i}: {error}") from error
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(decode_chunk, range(0, count, _CHUNK)))
-    return labels, {features.attribute_name(path): values for path, values in attributes.items()}
+        list(pool.map(decode_chunk, range(0, len(images), _CHUNK)))
+    labels = None if features.label_names is None else values.pop("label")
+    return labels, {features.attribute_name(path): column for path, column in values.items()}
 
 
-def _open(directory: Path, split: str):
-    """The examples of a split with random access, their images still encoded."""
-    import tensorflow_datasets as tfds
+def _parse(record: bytes):
+    """The features of a serialised example by path; three times as fast as TFDS's own way, which looks at all."""
+    from tensorflow_datasets.proto import tf_example_pb2
 
-    builder = tfds.builder_from_directory(directory, file_format="array_record")
-    try:
-        return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-    except Exception as error:  # array_record raises many kinds for a missing or damaged file
-        raise _unreadable(directory, error) from error
+    return tf_example_pb2.Example.FromString(record).features.feature
 
 
-def _read(examples, start: int, stop: int, directory: Path) -> list[dict]:
-    try:
-        return examples.__getitems__(range(start, stop))
-    except Exception as error:
-        raise _unreadable(directory, error) from error
-
-
-def _unreadable(directory: Path, error: Exception) -> UserError:
-    reason = next(iter(str(error).splitlines()), type(error).__name__)
-    return UserError(f"the files in {directory} cannot be read ({reason}): delete the directory and prepare it again")
-
-
-def _to_array(encoded: bytes, channels: int, image_size: int | None) -> np.ndarray:
+def _image(example, channels: int, image_size: int | None) -> np.ndarray:
     from PIL import Image
 
+    encoded = _one("image", example["image"].bytes_list)
     return to_array(Image.open(io.BytesIO(encoded)), channels, image_size)
+
+
+def _one(path: str, values):
+    if len(values.value) != 1:
+        raise ValueError(f"it has {len(values.value)} values of '{path}'")
+    return values.value[0]
 
 
 def _flatten(features: dict, prefix: str = "") -> dict[str, dict]:

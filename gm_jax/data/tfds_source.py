@@ -10,6 +10,7 @@ import numpy as np
 from gm_jax.data.cache import Cache
 from gm_jax.data.dataset import Dataset
 from gm_jax.data.tfds_decode import Features, decode, probe_shape, read_features, read_json
+from gm_jax.data.tfds_files import Shards, choose_format, find_shards
 from gm_jax.errors import UserError
 
 
@@ -29,42 +30,41 @@ def find(name: str, data_dirs: Sequence[Path]) -> Path | None:
 def prepared(data_dirs: Sequence[Path]) -> list[str]:
     """Return the names of the data sets prepared in `data_dirs`."""
     patterns = [f"{'*/' * depth}dataset_info.json" for depth in range(4)]
-    return sorted({full_name(path.parent) for root in data_dirs for p in patterns for path in root.glob(p)})
+    return sorted({full_name(path.parent) for root in data_dirs for p in patterns for path in root.glob(p)} - {""})
 
 
 def full_name(directory: Path) -> str:
-    """Return the name, with the configuration if there is one, that a version directory states."""
+    """Return the name, with the configuration if there is one, that a version directory states; "" if it states none.
+
+    Other libraries have a `dataset_info.json`, too, without a name.
+    """
     info = read_json(directory / "dataset_info.json")
-    return f"{info['name']}/{info['configName']}" if info.get("configName") else info["name"]
+    return f"{info['name']}/{info['configName']}" if info.get("configName") else info.get("name", "")
 
 
 def load(directory: Path, requested: str, image_size: int | None) -> Dataset:
     """Return a prepared data set with an `image` feature.
 
     Its labels are the ClassLabel feature `label`; other ClassLabel and bool features become attributes (bools are
-    named "no" and "yes"), everything else is left out. Raises UserError if the files are not array_record, if there
-    is no 8-bit `image`, or if the images vary in size and `image_size` is None.
+    named "no" and "yes"), everything else is left out. Raises UserError if the files are neither array_record nor
+    TFRecord, if there is no 8-bit `image`, or if the images vary in size and `image_size` is None.
     """
     directory = directory.absolute()
-    info = read_json(directory / "dataset_info.json")
+    info = read_json(directory / "dataset_info.json", "name", "version", "splits")
     name = full_name(directory)
-    formats = [info.get("fileFormat", "tfrecord"), *info.get("alternativeFileFormats", [])]
-    if "array_record" not in formats:
-        raise UserError(
-            f"{directory} is prepared as {formats[0]}, gm_jax reads file_format='array_record': prepare it again with "
-            f"`python -m gm_jax.data.prepare {name} --data_dir=DIR` where DIR is another directory"
-        )
+    shards = find_shards(directory, info, choose_format(directory, info, name))
+    filled = [files for files in shards.values() if files.size]
+    if not filled:
+        raise UserError(f"{directory} has no examples: delete it and prepare it again")
     features = read_features(directory)
-    sizes = {split["name"]: sum(map(int, split.get("shardLengths", []))) for split in info["splits"]}
-    cache = _cache(directory, f"{name}-{info['version']}", features, image_size)
-    image_shape = _stated_shape(features, image_size) or cache.image_shape(sizes)
-    if image_shape is None:
-        image_shape = probe_shape(directory, [split for split, size in sizes.items() if size], features)
+    sizes = {split: files.size for split, files in shards.items()}
+    cache = _cache(directory, f"{name}-{info['version']}", shards, features, image_size)
+    image_shape = _stated_shape(features, image_size) or cache.image_shape(sizes) or probe_shape(filled[0], features)
 
     @functools.cache
     def read(split: str):
         def fill(images: np.ndarray):
-            return decode(directory, split, features, image_size, images)
+            return decode(shards[split], features, image_size, images)
 
         return cache.load(split, (sizes[split], *image_shape), fill)
 
@@ -82,8 +82,9 @@ def load(directory: Path, requested: str, image_size: int | None) -> Dataset:
     )
 
 
-def _cache(directory: Path, name: str, features: Features, image_size: int | None) -> Cache:
-    files = {path.name: path.stat() for path in sorted(directory.glob("*array_record*"))}
+def _cache(directory: Path, name: str, shards: dict[str, Shards], features: Features, image_size: int | None) -> Cache:
+    paths = sorted(path for files in shards.values() for path in files.paths if path.exists())
+    files = {path.relative_to(directory).as_posix(): path.stat() for path in paths}
     source = {
         "files": [[file, status.st_size, status.st_mtime_ns] for file, status in files.items()],
         "label_names": features.label_names,
