@@ -20,7 +20,7 @@ from gm_jax.data.dataset import Split
 from gm_jax.errors import UserError
 
 FORMAT = 1  # of an entry; raise it when the same source would be decoded or stored differently
-VERIFY_BYTES = 2**28  # larger splits are verified by file sizes and array headers alone
+SLOW_BYTES = 2**31  # of images: verifying more than that is announced, for it takes a second or more
 
 # Writes the images [N, H, W, C] into the array given and returns labels and attributes.
 Fill = Callable[[np.ndarray], tuple[np.ndarray | None, dict[str, np.ndarray]]]
@@ -39,9 +39,9 @@ class Cache:
         """Return the image shape [H, W, C] that any cached split has, or None where nothing is cached yet."""
         for root in self._roots():
             for split in splits:
-                meta = self._meta(root / self._entry(split))
-                if meta is not None:
-                    return tuple(meta["shape"][1:])
+                stored = self._stored(root / self._entry(split))
+                if stored is not None:
+                    return stored[0].images.shape[1:]
         return None
 
     def load(self, split: str, shape: tuple[int, int, int, int], fill: Fill) -> tuple[Split, str]:
@@ -74,34 +74,32 @@ class Cache:
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
         return f"{self.name.replace('/', '-')}-{split}-{digest[:12]}"
 
-    def _meta(self, directory: Path) -> dict | None:
-        """Read the description of an entry; None if it is missing, stale, or (with a warning) unreadable."""
+    def _stored(self, directory: Path) -> tuple[Split, str] | None:
+        """Memory-map an entry, with its sha256; None if it is missing, stale, or (with a warning) unreadable."""
         path = directory / "meta.json"
         if not path.exists():
             return None
         try:
             meta = json.loads(path.read_text())
-            current = meta["format"] == FORMAT and meta["source"] == json.loads(json.dumps(self.source))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            logging.warning("The cache %s is damaged (%s): it is rebuilt.", directory, error)
-            return None
-        return meta if current else None
+            if meta["format"] != FORMAT or meta["source"] != json.loads(json.dumps(self.source)):
+                return None
+            return _read(directory, meta), meta["sha256"]
+        except Exception as error:  # NumPy raises many kinds for a damaged header
+            return _damaged(directory, error)
 
     def _open(self, directory: Path, shape: tuple[int, int, int, int]) -> tuple[Split, str] | None:
         """Memory-map and verify an entry; None if it is missing, stale, or (with a warning) damaged."""
-        meta = self._meta(directory)
-        if meta is None:
+        stored = self._stored(directory)
+        if stored is None:
             return None
-        try:
-            split = _read(directory, meta)
-            if split.images.shape != tuple(shape) or split.images.dtype != np.uint8:
-                raise ValueError(f"images.npy holds {split.images.dtype} {split.images.shape}")
-            if split.images.nbytes <= VERIFY_BYTES and split.fingerprint() != meta["sha256"]:
-                raise ValueError("its checksum differs")
-        except (OSError, ValueError, KeyError) as error:
-            logging.warning("The cache %s is damaged (%s): it is rebuilt.", directory, error)
-            return None
-        return split, meta["sha256"]
+        split, sha256 = stored
+        if split.images.shape != tuple(shape):
+            return _damaged(directory, f"it holds {split.images.shape}")
+        if split.images.nbytes > SLOW_BYTES:
+            logging.info("Verifying %.1f GB of %s: about a second per GB.", split.images.nbytes / 1e9, directory)
+        if split.fingerprint() != sha256:
+            return _damaged(directory, "its checksum differs")
+        return stored
 
     def _build(self, directory: Path, shape: tuple[int, int, int, int], fill: Fill) -> tuple[Split, str]:
         """Decode into a new entry and memory-map it."""
@@ -127,12 +125,18 @@ class Cache:
             return _read(temporary, meta), meta["sha256"]
 
 
+def _damaged(directory: Path, why: Exception | str) -> None:
+    logging.warning("The cache %s is damaged (%s): it is rebuilt.", directory, why)
+
+
 def _read(directory: Path, meta: dict) -> Split:
-    """Memory-map the images of an entry and read the rest; ValueError if a file has the wrong size."""
+    """Memory-map the images of an entry and read the rest; ValueError if a file has the wrong size or shape."""
     for file, size in meta["bytes"].items():
         if (directory / file).stat().st_size != size:
             raise ValueError(f"{file} has the wrong size")
     labels = np.load(directory / "labels.npy") if "labels.npy" in meta["bytes"] else None
     attributes = np.load(directory / "attributes.npy")
     images = np.load(directory / "images.npy", mmap_mode="r")
+    if images.dtype != np.uint8 or images.shape != tuple(meta["shape"]):
+        raise ValueError(f"images.npy holds {images.dtype} {images.shape}")
     return Split(images, labels, dict(zip(meta["attributes"], attributes, strict=True)))
