@@ -1,18 +1,25 @@
 """A folder of image files as a data set.
 
-`<folder>/train`, `<folder>/test` (or val, validation, trainA, trainB, testA, testB) are the splits if they exist.
-Otherwise a file is in `test` if the sha256 of its path inside the folder is divisible by ten, else in `train`: about
-90/10, the same everywhere. Subfolders are classes, in sorted order; images that lie in no subfolder are unlabelled.
+`<folder>/train`, `<folder>/test` (or val, validation, trainA, trainB, testA, testB, in any case) are the splits if
+they exist. Otherwise a file is in `test` if the sha256 of its path inside the folder is divisible by ten, else in
+`train`: about 90/10, the same everywhere; and `all` is both together, in the sorted order of the paths. Subfolders are
+classes, in sorted order; images that lie in no subfolder are unlabelled.
+
+Links to folders are followed, but every folder counts once: where it really lies, if that is inside the data set, else
+at the first link that leads to it, upper folders first, then by name. Further links are warned about.
 """
 
 import functools
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
+from absl import logging
 
 from gm_jax.data.cache import Cache
 from gm_jax.data.dataset import Dataset
@@ -32,10 +39,10 @@ def load(folder: str | os.PathLike, requested: str, image_size: int | None) -> D
     root = Path(folder).expanduser().absolute()
     if not root.is_dir():
         raise UserError(f"dataset.folder {root} is not a directory: give a folder of images")
-    files = list_images(root)
+    splits = _splits(root, list_images(root))
+    files = sorted({file for part in splits.values() for file in part})
     if not files:
         raise UserError(f"dataset.folder {root} has no images ({', '.join(SUFFIXES)}): give another folder")
-    splits = _splits(root, files)
     label_names = _label_names(root, splits)
     identity = {"folder": str(root), "image_size": image_size}
     cache = Cache(root.name, identity, {"files": _state(root, files), "label_names": label_names})
@@ -50,8 +57,9 @@ def load(folder: str | os.PathLike, requested: str, image_size: int | None) -> D
                 images[i] = _open(root / paths[i], lambda picture: to_array(picture, image_shape[2], image_size))
 
             _in_threads(decode, range(len(paths)))
-            labels = [label_names.index(splits[split][path]) for path in paths] if label_names else None
-            return None if labels is None else np.array(labels, np.int32), {}
+            numbers = {label: number for number, label in enumerate(label_names)}
+            labels = np.array([numbers[splits[split][path]] for path in paths], np.int32) if label_names else None
+            return labels, {}
 
         return cache.load(split, (len(paths), *image_shape), fill)
 
@@ -70,24 +78,49 @@ def load(folder: str | os.PathLike, requested: str, image_size: int | None) -> D
 
 
 def list_images(root: Path) -> list[str]:
-    """Return the sorted relative paths, written with '/', of the image files under `root`; hidden ones are skipped."""
-    found = []
-    for directory, subdirectories, names in os.walk(root, followlinks=True):
-        subdirectories[:] = [name for name in subdirectories if not name.startswith(".")]
-        paths = (Path(directory, name) for name in names if not name.startswith("."))
-        found += [path.relative_to(root).as_posix() for path in paths if path.suffix.lower() in SUFFIXES]
+    """Return the sorted relative paths, written with '/', of the image files under `root`; hidden ones are skipped.
+
+    Raises UserError if a folder cannot be listed.
+    """
+    found, counted, starts = [], {}, [root]
+    for start in starts:  # grows by the links, which so come after everything that lies here
+        for directory, subdirectories, names in os.walk(start, onerror=_refuse):
+            status = os.stat(directory)
+            first = counted.setdefault((status.st_dev, status.st_ino), directory)
+            if first != directory:
+                logging.warning("%s is the same folder as %s: its images count once, there.", directory, first)
+                subdirectories.clear()
+                continue
+            subdirectories[:] = sorted(name for name in subdirectories if not name.startswith("."))
+            starts += [
+                Path(directory, name) for name in subdirectories if os.path.islink(os.path.join(directory, name))
+            ]
+            paths = (Path(directory, name) for name in names if not name.startswith("."))
+            found += [path.relative_to(root).as_posix() for path in paths if path.suffix.lower() in SUFFIXES]
     return sorted(found)
 
 
 def _splits(root: Path, files: list[str]) -> dict[str, dict[str, str]]:
     """Split name -> {relative path: class name, "" where the file lies in no class folder}."""
-    if any((root / name).is_dir() for name in SPLITS if name.startswith("train")):
-        names = [name for name in SPLITS if (root / name).is_dir()]
-        parts = {name: {file: file.split("/", 1)[1] for file in files if file.split("/")[0] == name} for name in names}
-    else:
-        parts = {"train": {}, "test": {}}
+    known = {split.lower(): split for split in SPLITS}
+    own = {
+        path.name: known[path.name.lower()] for path in root.iterdir() if path.is_dir() and path.name.lower() in known
+    }
+    tops = {file.split("/")[0] for file in files}
+    if any(split.startswith("train") for split in own.values()) or tops <= own.keys():
+        parts = {split: {} for split in SPLITS if split in own.values()}
         for file in files:
-            is_test = int(hashlib.sha256(file.encode()).hexdigest(), 16) % 10 == 0
+            top, _, inner = file.partition("/")
+            if top in own:
+                parts[own[top]][file] = inner
+        outside = [file for file in files if file.split("/")[0] not in own]
+        if outside:
+            example = (len(outside), root, ", ".join(own), outside[0])
+            logging.warning("%d images of %s lie outside its folders %s and are left out, such as %s", *example)
+    else:
+        parts = {"train": {}, "test": {}, "all": {file: file for file in files}}
+        for file in files:
+            is_test = int(hashlib.sha256(_bytes(file)).hexdigest(), 16) % 10 == 0
             parts["test" if is_test else "train"][file] = file
     return {
         name: {file: inner.split("/")[0] if "/" in inner else "" for file, inner in part.items()}
@@ -108,16 +141,31 @@ def _state(root: Path, files: list[str]) -> str:
     """Digest of every file's name, size and time of change."""
     digest = hashlib.sha256()
     for file in files:
-        status = (root / file).stat()
-        digest.update(f"{file} {status.st_size} {status.st_mtime_ns}\n".encode())
+        try:
+            status = (root / file).stat()
+        except OSError as error:  # a link that leads nowhere
+            _refuse(error)
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            raise UserError(f"{root / file} is no regular file: take it out of the folder")
+        digest.update(_bytes(f"{file} {status.st_size} {status.st_mtime_ns}\n"))
     return digest.hexdigest()
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise UserError(
+        f"{error.filename} cannot be read ({error.strerror}): mend it or take it out of the folder"
+    ) from error
+
+
+def _bytes(path: str) -> bytes:
+    return path.encode(errors="surrogateescape")  # names of old archives are not always UTF-8
 
 
 def _probe(root: Path, files: list[str], image_size: int | None) -> tuple[int, int, int]:
     """Find the image shape from the files' headers alone."""
 
     def header(picture) -> tuple[tuple[int, int], bool]:
-        turned = picture.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap width and height
+        turned = picture.getexif().get(0x0112) in (5, 6, 7, 8)  # EXIF orientations that swap width and height
         return picture.size[::-1] if turned else picture.size, is_grey(picture)
 
     headers = _in_threads(lambda file: _open(root / file, header, decode=False), files)

@@ -17,8 +17,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data_dir", help="where to put it (default: $TFDS_DATA_DIR, then ~/tensorflow_datasets)")
     parser.add_argument("--source", help="a folder with the original files (the four idx files) instead of a download")
     options = parser.parse_args(arguments)
-    data_dirs = find_data_dirs(options.data_dir)
     try:
+        data_dirs = find_data_dirs(options.data_dir)
         if options.name in embedded.NAMES:
             raise UserError(f"'{options.name}' is embedded in gm_jax: there is nothing to prepare")
         check_name(options.name, data_dirs)

@@ -73,9 +73,15 @@ def load(config: ConfigDict) -> Dataset:
 
 
 def find_data_dirs(data_dir: str | None) -> list[Path]:
-    """Return the directories that may hold prepared data sets; a download goes to the first."""
+    """Return the directories that may hold prepared data sets; a download goes to the first.
+
+    Raises UserError if `data_dir` is a file.
+    """
     if data_dir:
-        return [Path(data_dir).expanduser().absolute()]
+        given = Path(data_dir).expanduser().absolute()
+        if given.exists() and not given.is_dir():
+            raise UserError(f"dataset.data_dir {given} is not a directory: give one that holds prepared data sets")
+        return [given]
     usual = Path("~/tensorflow_datasets").expanduser()
     if os.environ.get("TFDS_DATA_DIR"):
         return [Path(os.environ["TFDS_DATA_DIR"]).expanduser().absolute(), usual]

@@ -39,7 +39,7 @@ def full_name(directory: Path) -> str:
     Other libraries have a `dataset_info.json`, too, without a name.
     """
     info = read_json(directory / "dataset_info.json")
-    return f"{info['name']}/{info['configName']}" if info.get("configName") else info.get("name", "")
+    return "/".join(filter(None, (info.get("name"), info.get("configName"))))
 
 
 def load(directory: Path, requested: str, image_size: int | None) -> Dataset:
