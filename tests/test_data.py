@@ -913,18 +913,82 @@ def test_folder_of_several_sizes(tmp_path):
 
 
 def test_folder_mistakes(tmp_path):
-    assert "not a directory" in error("x", folder=str(tmp_path / "nowhere"))
     assert "has no images" in error("x", folder=str(tmp_path))
     (path,) = write_folder(tmp_path, {"a.png": 10}, size=(64, 64))
     whole = path.read_bytes()
-    path.write_bytes(b"no picture")
-    assert "a.png cannot be read" in error("x", folder=str(tmp_path))
     path.write_bytes(whole[:-40])
     assert "a.png cannot be read" in error("x", folder=str(tmp_path))
     Image.new("I;16", (8, 8)).save(path)
     assert "8 bits" in error("x", folder=str(tmp_path))
     write_folder(tmp_path, {"a.png": 10, "class/b.png": 10})
     assert "class folder" in error("x", folder=str(tmp_path))
+
+
+def test_odd_files_of_a_folder_are_told(tmp_path):
+    """One line that names the file, whatever it is, and no file is waited for."""
+    (good,) = write_folder(tmp_path, {"a.png": 1})
+    path = tmp_path / "\u00fc b \u6f22.png"
+    for make in (
+        lambda: path.write_bytes(b""),
+        lambda: path.write_text("a text"),
+        lambda: path.symlink_to(tmp_path / "nowhere.png"),
+        lambda: os.mkfifo(path),
+        lambda: path.write_bytes(flipped(good.read_bytes(), 45)),  # in the compressed pixels
+    ):
+        make()
+        assert str(path) in error("x", folder=str(tmp_path))
+        path.unlink()
+    good.rename(path)
+    assert len(data.load(config("x", folder=str(tmp_path))).split("all")) == 1
+
+
+def test_odd_images_of_a_folder_are_read(tmp_path, warnings):
+    """CMYK, palettes, a wrong suffix and a nonsensical orientation; other formats are left out with a warning."""
+    red = Image.new("RGB", (16, 8), (250, 0, 0))
+    nonsense = Image.Exif()
+    nonsense[0x0112] = 9
+    red.convert("CMYK").save(tmp_path / "1.jpg", quality=95)
+    red.quantize(2).save(tmp_path / "2.png")
+    red.save(tmp_path / "3.jpeg", format="png", exif=nonsense)
+    red.save(tmp_path / "4.gif")
+    images = data.load(config("x", folder=str(tmp_path))).split("all").images
+    assert images.shape == (3, 8, 16, 3) and np.abs(images - np.float32([250, 0, 0])).max() < 10
+    assert len(warnings) == 1 and f"1 images are left out, such as {tmp_path / '4.gif'}" in warnings[0]
+
+
+def test_folder_that_cannot_be_listed(tmp_path, monkeypatch):
+    write_folder(tmp_path, {"a/1.png": 1, "b/2.png": 2})
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.fspath(path).endswith("/b"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert f"{tmp_path / 'b'} cannot be read (Permission denied)" in error("x", folder=str(tmp_path))
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    folder = os.fsencode(tmp_path) + b"/\xe9"
+    write_folder(tmp_path, {"1.png": 1})
+    os.mkdir(folder)
+    try:
+        os.rename(tmp_path / "1.png", folder + b"/\xe9.png")
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    for _ in range(2):  # decoded, then from the cache
+        dataset = data.load(config("x", folder=str(tmp_path)))
+        assert dataset.split("all").images[0, 0, 0].tolist() == [1, 0, 0] and dataset.label_names == ("\udce9",)
+
+
+def test_directories_that_are_none(tmp_path, capsys):
+    (path,) = write_folder(tmp_path, {"a.png": 1})
+    for place in (path, tmp_path / "nowhere", "~nobodyhere"):
+        assert "is not a directory" in error("x", folder=str(place))
+    assert "is not a directory" in error("mnist", data_dir=str(path))
+    assert prepare.main(["mnist", f"--data_dir={path}"]) == 2
+    assert "is not a directory" in capsys.readouterr().err
 
 
 def test_empty_split_of_a_folder(tmp_path):

@@ -27,6 +27,7 @@ from gm_jax.data.image import is_grey, to_array
 from gm_jax.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+OTHERS = (".gif", ".tif", ".tiff", ".jfif", ".avif", ".heic")  # images, too, that are left out with a warning
 SPLITS = ("train", "test", "val", "validation", "trainA", "trainB", "testA", "testB")
 
 
@@ -36,7 +37,7 @@ def load(folder: str | os.PathLike, requested: str, image_size: int | None) -> D
     Images are cropped to the central square and resized to `image_size` if it is given. Raises UserError if there is
     no image, if one cannot be read, or if they differ in size and there is no `image_size`.
     """
-    root = Path(folder).expanduser().absolute()
+    root = Path(os.path.expanduser(folder)).absolute()  # Path.expanduser raises for an unknown user
     if not root.is_dir():
         raise UserError(f"dataset.folder {root} is not a directory: give a folder of images")
     splits = _splits(root, list_images(root))
@@ -82,7 +83,7 @@ def list_images(root: Path) -> list[str]:
 
     Raises UserError if a folder cannot be listed.
     """
-    found, counted, starts = [], {}, [root]
+    found, others, counted, starts = [], [], {}, [root]
     for start in starts:  # grows by the links, which so come after everything that lies here
         for directory, subdirectories, names in os.walk(start, onerror=_refuse):
             status = os.stat(directory)
@@ -95,8 +96,11 @@ def list_images(root: Path) -> list[str]:
             starts += [
                 Path(directory, name) for name in subdirectories if os.path.islink(os.path.join(directory, name))
             ]
-            paths = (Path(directory, name) for name in names if not name.startswith("."))
+            paths = [Path(directory, name) for name in names if not name.startswith(".")]
             found += [path.relative_to(root).as_posix() for path in paths if path.suffix.lower() in SUFFIXES]
+            others += [path for path in paths if path.suffix.lower() in OTHERS]
+    if others:
+        logging.warning("%d images are left out, such as %s: convert them to .png.", len(others), min(others))
     return sorted(found)
 
 

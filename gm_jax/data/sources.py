@@ -78,7 +78,7 @@ def find_data_dirs(data_dir: str | None) -> list[Path]:
     Raises UserError if `data_dir` is a file.
     """
     if data_dir:
-        given = Path(data_dir).expanduser().absolute()
+        given = Path(os.path.expanduser(data_dir)).absolute()  # Path.expanduser raises for an unknown user
         if given.exists() and not given.is_dir():
             raise UserError(f"dataset.data_dir {given} is not a directory: give one that holds prepared data sets")
         return [given]

@@ -57,7 +57,7 @@ def read_features(directory: Path) -> Features:
     image = flat.get("image", {}).get("image")
     if image is None or image.get("dtype", "uint8") != "uint8":
         raise UserError(f"{directory} has no 8-bit feature 'image' (it has {', '.join(flat)}): use another data set")
-    shape = tuple(int(n) for n in image["shape"]["dimensions"])
+    shape = tuple(int(n) for n in image.get("shape", {}).get("dimensions", ()))
     if len(shape) != 3 or shape[2] not in MODES:
         raise UserError(f"images of {directory} have the shape {shape}, not 1, 3 or 4 channels: use another data set")
     names = {}
