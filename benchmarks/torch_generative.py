@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.torch_networks import flat
+from benchmarks.torch_networks import flat, one_hot
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int, bias: bool = True) -> nn.Conv2d:
@@ -95,6 +95,41 @@ class ConvDecoder(nn.Module):
         return self.head(x)
 
 
+class MLPEncoder(nn.Module):
+    """Dense layers with (leaky) ReLU over the pixels."""
+
+    def __init__(self, shape, outputs, hidden=(512, 512), slope=0.0):
+        super().__init__()
+        self.depth, self.slope, inputs = len(hidden), slope, math.prod(shape)
+        for i, units in enumerate(hidden):
+            self.add_module(f"dense{i}", nn.Linear(inputs, units))
+            inputs = units
+        self.head = nn.Linear(inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = flat(x)
+        for i in range(self.depth):
+            x = F.leaky_relu(getattr(self, f"dense{i}")(x), self.slope, inplace=True)
+        return self.head(x)
+
+
+class MLPDecoder(nn.Module):
+    """The mirror of `MLPEncoder`."""
+
+    def __init__(self, shape, latents, hidden=(512, 512), slope=0.0):
+        super().__init__()
+        self.shape, self.depth, self.slope, inputs = shape, len(hidden), slope, latents
+        for i, units in enumerate(reversed(hidden)):
+            self.add_module(f"dense{i}", nn.Linear(inputs, units))
+            inputs = units
+        self.head = nn.Linear(inputs, math.prod(shape))
+
+    def forward(self, z: Tensor) -> Tensor:
+        for i in range(self.depth):
+            z = F.leaky_relu(getattr(self, f"dense{i}")(z), self.slope, inplace=True)
+        return unflat(self.head(z), self.shape)
+
+
 class ResidualBlocks(nn.Module):
     """Residual dense blocks of one width with layer norm before each."""
 
@@ -166,7 +201,17 @@ def residual_coders(shape, latents, width=512, blocks=2) -> tuple[nn.Module, nn.
     return ResidualEncoder(shape, 2 * latents, width, blocks), ResidualDecoder(shape, latents, width, blocks)
 
 
-CODERS = {"conv": conv_coders, "residual": residual_coders}  # by config.model.name
+def mlp_coders(shape, latents, hidden=(512, 512), slope=0.0) -> tuple[nn.Module, nn.Module]:
+    """The encoder and the decoder called "mlp"."""
+    return MLPEncoder(shape, 2 * latents, hidden, slope), MLPDecoder(shape, latents, hidden, slope)
+
+
+CODERS = {"conv": conv_coders, "mlp": mlp_coders, "residual": residual_coders}  # by config.model.name
+
+
+def joined(z: Tensor, label: Tensor | None, classes: int) -> Tensor:
+    """Vectors and, if there are classes, the label, one-hot."""
+    return torch.cat([z, one_hot(label, classes, z)], 1) if classes else z
 
 
 class Generator(nn.Module):
@@ -185,9 +230,11 @@ class Generator(nn.Module):
         dense=False,
         hidden=0,
         slope=0.0,
+        classes=0,
     ):
         super().__init__()
-        self.depth, self.dense, self.slope = len(multipliers), dense, slope
+        self.depth, self.dense, self.slope, self.classes = len(multipliers), dense, slope, classes
+        latents += classes
         self.hidden = nn.Linear(latents, hidden, bias=False) if hidden else nn.Identity()
         self.hidden_norm = nn.BatchNorm1d(hidden) if hidden else None
         latents = hidden or latents
@@ -205,7 +252,8 @@ class Generator(nn.Module):
             if i < self.depth - 1:
                 self.add_module(f"norm{i}", nn.BatchNorm2d(outputs[i]))
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        z = joined(z, label, self.classes)
         if self.hidden_norm:
             z = F.leaky_relu(self.hidden_norm(self.hidden(z)), self.slope, inplace=True)
         x = self.stem_norm(self.stem(z if self.dense else z[:, :, None, None]))
@@ -218,8 +266,31 @@ class Generator(nn.Module):
         return torch.tanh(x)
 
 
+class SpectralNorm(nn.Module):
+    """Runs a layer with its kernel, as a matrix [out, in], divided by its largest singular value.
+
+    Miyato et al. (2018), algorithm 1: v = W^T u / |W^T u|, u = W v / |W v|, sigma = u^T W v; a training call keeps u.
+    """
+
+    def __init__(self, outputs: int):
+        super().__init__()
+        self.register_buffer("u", F.normalize(torch.randn(outputs), dim=0))
+
+    def forward(self, layer: nn.Module, x: Tensor) -> Tensor:
+        matrix = layer.weight.flatten(1)
+        with torch.no_grad():
+            v = F.normalize(matrix.T @ self.u, dim=0)
+            u = F.normalize(matrix @ v, dim=0)
+            if self.training:
+                self.u.copy_(u)
+        return torch.func.functional_call(layer, {"weight": layer.weight / (u @ matrix @ v)}, x)
+
+
 class Discriminator(nn.Module):
-    """DCGAN's discriminator: convolutions down to one number."""
+    """DCGAN's discriminator: convolutions down to one number.
+
+    Labels are seen as one-hot maps beside the image, or projected on the last features (Miyato & Koyama 2018).
+    """
 
     turned = True
 
@@ -236,10 +307,15 @@ class Discriminator(nn.Module):
         dropout=0.0,
         bias=True,
         slope=0.2,
+        spectral_norm=False,
+        classes=0,
+        projection=False,
     ):
         super().__init__()
         self.depth, self.dense, self.slope = len(multipliers), dense, slope
+        self.classes, self.projection = classes, projection
         rows, columns, channels = shape
+        channels += 0 if projection else classes
         for i, (multiplier, stride, kernel) in enumerate(zip(multipliers, strides, kernels, strict=True)):
             norm, outputs = batch_norm and i > 0, width * multiplier
             self.add_module(f"conv{i}", conv(channels, outputs, kernel, stride, bias and not norm))
@@ -255,30 +331,49 @@ class Discriminator(nn.Module):
             self.head = reading(grid, nn.Linear(math.prod(grid), 1, bias))
         else:
             self.head = nn.Conv2d(channels, 1, grid[:2], bias=bias)
+        self.label = nn.Linear(classes, hidden or channels, bias=False) if classes and projection else None
+        self.spectral_norm = spectral_norm
+        if spectral_norm:
+            layers = [(n, m) for n, m in self.named_children() if isinstance(m, (nn.Conv2d, nn.Linear))]
+            for name, layer in layers:
+                self.add_module(f"{name}_spectral", SpectralNorm(len(layer.weight)))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def layer(self, name: str, x: Tensor) -> Tensor:
+        """Run a layer, perhaps with spectral norm."""
+        layer = getattr(self, name)
+        return getattr(self, f"{name}_spectral")(layer, x) if self.spectral_norm else layer(x)
+
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        classes = one_hot(label, self.classes, x) if self.classes else None
+        if self.classes and not self.projection:
+            x = torch.cat([x, classes[:, :, None, None].expand(-1, -1, *x.shape[2:])], 1)
         for i in range(self.depth):
-            x = getattr(self, f"norm{i}")(getattr(self, f"conv{i}")(x))
+            x = getattr(self, f"norm{i}")(self.layer(f"conv{i}", x))
             x = self.dropout(F.leaky_relu(x, self.slope, inplace=True))
         if self.hidden:
-            x = self.norm_hidden(self.hidden(flat(x)))
-            return self.head(self.dropout(F.leaky_relu(x, self.slope, inplace=True))).flatten()
-        return self.head(flat(x) if self.dense else x).flatten()
+            x = self.norm_hidden(self.layer("hidden", flat(x)))
+            x = self.dropout(F.leaky_relu(x, self.slope, inplace=True))
+        logits = self.layer("head", flat(x) if self.dense and not self.hidden else x).flatten()
+        if self.projection:
+            logits = logits + (self.layer("label", classes) * (x if self.hidden else x.sum((2, 3)))).sum(1)
+        return logits
 
 
 class DenseGenerator(nn.Module):
     """Dense layers with leaky ReLU, batch norm after all but the first and the last."""
 
-    def __init__(self, shape, latents, hidden=(128, 256, 512, 1024), slope=0.2):
+    def __init__(self, shape, latents, hidden=(128, 256, 512, 1024), slope=0.2, classes=0):
         super().__init__()
-        self.shape, self.depth, self.slope, inputs = shape, len(hidden), slope, latents
+        self.shape, self.depth, self.slope, self.classes = shape, len(hidden), slope, classes
+        inputs = latents + classes
         for i, units in enumerate(hidden):
             self.add_module(f"dense{i}", nn.Linear(inputs, units, bias=i == 0))
             self.add_module(f"norm{i}", nn.BatchNorm1d(units) if i else nn.Identity())
             inputs = units
         self.head = nn.Linear(inputs, math.prod(shape))
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        z = joined(z, label, self.classes)
         for i in range(self.depth):
             z = getattr(self, f"norm{i}")(getattr(self, f"dense{i}")(z))
             z = F.leaky_relu(z, self.slope, inplace=True)
@@ -286,19 +381,20 @@ class DenseGenerator(nn.Module):
 
 
 class DenseDiscriminator(nn.Module):
-    """Dense layers with leaky ReLU over the pixels."""
+    """Dense layers with leaky ReLU over the pixels and, one-hot, the label."""
 
-    def __init__(self, shape, hidden=(512, 256), dropout=0.0, slope=0.2):
+    def __init__(self, shape, hidden=(512, 256), dropout=0.0, slope=0.2, classes=0):
         super().__init__()
-        self.depth, self.slope, inputs = len(hidden), slope, math.prod(shape)
+        self.depth, self.slope, self.classes = len(hidden), slope, classes
+        inputs = math.prod(shape) + classes
         for i, units in enumerate(hidden):
             self.add_module(f"dense{i}", nn.Linear(inputs, units))
             inputs = units
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(inputs, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = flat(x)
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        x = joined(flat(x), label, self.classes)
         for i in range(self.depth):
             x = self.dropout(F.leaky_relu(getattr(self, f"dense{i}")(x), self.slope, inplace=True))
         return self.head(x).flatten()

@@ -27,6 +27,11 @@ def flat(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).flatten(1)
 
 
+def one_hot(label: Tensor, classes: int, like: Tensor) -> Tensor:
+    """[B] -> [B, classes] in the type of another tensor."""
+    return F.one_hot(label.long(), classes).to(like.dtype)
+
+
 def group_norm(channels: int) -> nn.GroupNorm:
     """Groups of at least 4 channels, at most 32 groups."""
     return nn.GroupNorm(math.gcd(32, max(channels // 4, 1)), channels)
@@ -322,12 +327,18 @@ class DenseMiddle(nn.Module):
 
 
 class UNet(nn.Module):
-    """The U-Net for square images; colours fold into channels in another order than in gm_jax."""
+    """The U-Net for square images; colours fold into channels in another order than in gm_jax.
 
-    def __init__(self, shape, width, multipliers, blocks, attention, heads, dropout, space_to_depth, dense=0):
+    With `classes` it sees labels in 0 ... classes, where `classes` means "any", through a product with one-hot vectors.
+    """
+
+    def __init__(
+        self, shape, width, multipliers, blocks, attention, heads, dropout, space_to_depth, dense=0, classes=0
+    ):
         super().__init__()
-        self.width, self.fold = width, space_to_depth
+        self.width, self.fold, self.classes = width, space_to_depth, classes
         self.time1, self.time2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, 4 * width)
+        self.label = nn.Linear(classes + 1, 4 * width, bias=False) if classes else None
         self.settings = (attention, heads, dropout)
         size, pixels = shape[0] // space_to_depth, shape[2] * space_to_depth**2
         self.enter = same(pixels, width)
@@ -372,9 +383,12 @@ class UNet(nn.Module):
     def block(self, name: str, h: Tensor, time: Tensor) -> Tensor:
         return getattr(self, f"{name}_attention")(getattr(self, name)(h, time))
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        time = sinusoidal(t, self.width)
-        time = F.silu(self.time2(F.silu(self.time1(time))))
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        time = self.time2(F.silu(self.time1(sinusoidal(t, self.width))))
+        if self.classes:
+            any_class = torch.full((len(x),), self.classes, device=x.device)
+            time = time + self.label(one_hot(any_class if label is None else label, self.classes + 1, time))
+        time = F.silu(time)
         h = self.enter(F.pixel_unshuffle(x, self.fold))
         skips = [h]
         for name in self.down:
@@ -396,5 +410,5 @@ def sinusoidal(t: Tensor, features: int, max_period: float = 10_000.0) -> Tensor
     """Sines and cosines of t [B] at geometrically spaced frequencies: [B, features]."""
     half = features // 2
     frequencies = torch.exp(-math.log(max_period) / max(half - 1, 1) * torch.arange(half, device=t.device))
-    angles = t.float()[:, None] * frequencies
+    angles = t[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], 1)

@@ -19,6 +19,7 @@ from gm_jax.layers.norm import GroupNorm
 from gm_jax.losses import elbo, penalties
 from gm_jax.optim import learning_rate
 from gm_jax.tasks import DataSpec, make_task
+from tests.network_cases import filled
 from tests.tiny import EXPERIMENTS, load, shrunk
 
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
@@ -51,20 +52,8 @@ def open_networks(experiment: str, changes: dict | None = None, batch: int = 2):
             networks = {"generator": (task.generator, z), "discriminator": (task.discriminator, x)}
         case "vae":
             networks = {"vae.encoder": (task.network.encoder, x), "vae.decoder": (task.network.decoder, z)}
-    return config, {net: (network, filled(network, inputs), inputs) for net, (network, *inputs) in networks.items()}
-
-
-def filled(network: nn.Module, inputs: list) -> dict:
-    """Return variables of which none is zero, of both signs but for variances, which keep activations near one."""
-    generator = np.random.default_rng(0)
-
-    def fill(leaf):
-        fan_in = np.prod(leaf.shape[:-1]) if leaf.ndim > 1 else 9
-        return (3 * generator.uniform(0.1, 0.5, leaf.shape) / np.sqrt(fan_in)).astype(np.float32)
-
-    variables = jax.tree.map(fill, jax.eval_shape(network.init, jax.random.key(0), *inputs))
-    variables["params"] = jax.tree.map(lambda x: x * generator.choice([-1, 1], x.shape), variables["params"])
-    return variables
+    shapes = {net: jax.eval_shape(network.init, jax.random.key(0), *x) for net, (network, *x) in networks.items()}
+    return config, {net: (network, filled(shapes[net]), inputs) for net, (network, *inputs) in networks.items()}
 
 
 def one_of_each_network() -> list[tuple[str, dict]]:
