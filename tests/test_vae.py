@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,12 +20,29 @@ from gm_jax.metrics.latents import active_units, principal_plane
 from gm_jax.models.vae import make_vae
 from gm_jax.state import create
 from gm_jax.step import make_train_call, make_train_step
-from gm_jax.tasks import DataSpec, make_task
+from gm_jax.tasks import DataSpec, make_task, vae
 from gm_jax.tasks.task import Variables
+from gm_jax.tasks.vae import VAE
 from tests.test_step import map_over
-from tests.tiny import load, open_tiny, shrunk
+from tests.tiny import load, shrunk
+from tests.toys import (
+    NAMES,
+    PIXELS,
+    SHAPE,
+    batch_of,
+    check_phases,
+    close,
+    compare,
+    record,
+    run,
+    same_pictures,
+    toy_task,
+    trained,
+    weights,
+)
 
 RNG = np.random.default_rng(0)
+KEY = jax.random.key(7)
 DIGITS = DataSpec((28, 28, 1), tuple("0123456789"))
 CAT = (64, 64, 3)
 
@@ -114,108 +132,209 @@ def test_latents_of_the_sweep_change_the_last_and_the_first_layer_alone():
     assert count(large) - count(small) == 62 * (2 * 257 + 3136)
 
 
-def task_and_variables(experiment, seed=0, **changes):
-    task = make_task(shrunk(experiment, **changes), DIGITS)
-    variables = jax.device_get(jax.jit(task.init)(jax.random.key(seed)))["vae"]
-    shaken = jax.tree.map(lambda p: p + 0.1 * normal(*p.shape), variables["params"])
-    return task, Variables({"vae": shaken}, {"vae": {"progress": variables["progress"]}})
+class ToyVAE(nn.Module):
+    latent_dim: int
+    learned_scale: bool
+
+    def setup(self):
+        encoder, decoder = (PIXELS, self.latent_dim), (self.latent_dim, PIXELS)
+        shapes = {
+            "mean": encoder,
+            "spread": encoder,
+            "out": decoder,
+            **({"log_scale": ()} if self.learned_scale else {}),
+        }
+        self.weights = {name: self.param(name, nn.initializers.zeros, shape) for name, shape in shapes.items()}
+
+    def __call__(self, x):
+        return self.decode(self.encode(x)[0])
+
+    def encode(self, x):
+        x = x.reshape(len(x), -1)
+        return x @ self.weights["mean"], x @ self.weights["spread"] - 1.0
+
+    def decode(self, z):
+        return (z @ self.weights["out"]).reshape(*z.shape[:-1], *SHAPE)
 
 
-def batch_of(n):
-    return {"image": RNG.integers(0, 256, (n, 28, 28, 1), dtype=np.uint8), "position": np.arange(n, dtype=np.int32)}
+def make(latent_dim=3, updates=0.0, **changes):
+    """A task with a toy network, and variables after so many updates."""
+    task = toy_task("vae_cats", model__latent_dim=latent_dim, **changes)
+    task.network = ToyVAE(latent_dim, task.network.learned_scale)
+    params = {"mean": weights(PIXELS, latent_dim) / 2, "spread": weights(PIXELS, latent_dim, seed=1) / 2}
+    params["out"] = weights(latent_dim, PIXELS)
+    if task.network.learned_scale:
+        params["log_scale"] = np.float32(-1.2)
+    return task, Variables({"vae": params}, {"vae": {"progress": {"updates": np.float32(updates)}}})
 
 
-def test_evaluation_streams_the_bound_of_all_samples_at_once():
-    """30 samples in three chunks; each ELBO below its bound, and the parts add up."""
-    task, variables = task_and_variables("vae_mnist:modern", evaluation__importance_samples=30)
-    batch, key = batch_of(6), jax.random.key(1)
-    values = jax.jit(task.evaluate)(variables, batch, key)
-
-    @jax.jit
-    def at_once(params):
-        pixel_key, noise_key = jax.random.split(key)
-        x = task.pixels(batch, pixel_key)
-        keys = random.example_keys(noise_key, batch["position"])
-        noise = jnp.concatenate([random.normal(random.fold_in(keys, c), (10, 40)) for c in range(3)], axis=1)
-        return x, *task.weigh(params, x, task.encode(params, x), noise)
-
-    x, reconstruction, log_ratio = map(np.asarray, at_once(variables.params))
-    expected = scipy.special.logsumexp(reconstruction + log_ratio, axis=1) - np.log(30)
-    np.testing.assert_allclose(values["importance_weighted_bound"], expected, rtol=1e-5)
-    np.testing.assert_allclose(values["reconstruction"], reconstruction.mean(1), rtol=1e-5)
-    np.testing.assert_allclose(values["elbo"], values["reconstruction"] - values["kl"], rtol=1e-5)
-    assert np.all(values["importance_weighted_bound"] > values["elbo"])
-    assert set(np.unique(x)) == {0, 1} and 0 < np.mean(x != (batch["image"] > 127)) < 0.5
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
 
 
-def test_dynamic_pixels_follow_the_grey_level_and_evaluation_repeats_them():
-    task, _ = task_and_variables("vae_mnist", vae__binarise="dynamic")
-    batch = {"image": np.full((200, 28, 28, 1), 51, np.uint8), "position": np.arange(200)}
-    pixels = jax.jit(task.pixels)
-    x = np.asarray(pixels(batch, jax.random.key(0)))
-    assert x.mean() == pytest.approx(0.2, abs=0.005) and set(np.unique(x)) == {0, 1}
-    np.testing.assert_array_equal(x, pixels(batch, jax.random.key(0)))
-    assert not np.array_equal(x, pixels(batch, jax.random.key(1)))
-    other, _ = task_and_variables("vae_mnist", vae__binarise="threshold")
-    assert np.all(np.asarray(other.pixels({"image": np.array([127, 128], np.uint8)}, None)) == [0, 1])
+def unit(batch):
+    return np.float64(batch["image"]).reshape(-1, PIXELS) / 255
+
+
+def bound(task, params, x, noise):
+    """log p(x|z) and log p(z) - log q(z|x), each [B, K], and the divergence of each latent [B, D]."""
+    mean, log_variance = x @ params["mean"], x @ params["spread"] - 1
+    scale = np.exp(log_variance / 2)[:, None]
+    z = mean[:, None] + scale * noise
+    p, x, likelihood = sigmoid(z @ params["out"]), x[:, None], task.settings.likelihood
+    if likelihood == "gaussian":
+        deviation = np.exp(params["log_scale"]) if "log_scale" in params else task.settings.scale
+        reconstruction = scipy.stats.norm.logpdf(x, p, deviation).sum(-1)
+    else:
+        reconstruction = (x * np.log(p) + (1 - x) * np.log(1 - p)).sum(-1)
+    ratio = scipy.stats.norm.logpdf(z) - scipy.stats.norm.logpdf(z, mean[:, None], scale)
+    return reconstruction, ratio.sum(-1), (mean**2 + np.exp(log_variance) - 1 - log_variance) / 2
+
+
+def draws(samples, latent_dim=3):
+    """What pixels and posterior samples are drawn from: a key of each, and in them one of each example."""
+
+    def draw(batch, key):
+        pixel_keys, noise_keys = (random.example_keys(k, batch["position"]) for k in jax.random.split(key))
+        return random.uniform(pixel_keys, SHAPE).reshape(-1, PIXELS), random.normal(noise_keys, (samples, latent_dim))
+
+    return draw
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("beta", "updates", "changes"),
     [
-        {"model__latent_dim": 4, "vae__free_bits": 0.03, "vae__warmup_steps": 4},
-        {"vae__train_samples": 3, "vae__warmup_steps": 4, "vae__binarise": "dynamic"},
+        (1.0, 0, {"vae__binarise": "dynamic"}),
+        (1.5, 1, {"vae__beta": 3.0, "vae__warmup_steps": 4, "vae__free_bits": 0.4}),
+        (1.0, 9, {"vae__likelihood": "gaussian", "vae__warmup_steps": 4}),
+        (0.5, 0, {"vae__likelihood": "gaussian", "vae__scale": 0.3, "vae__train_samples": 3, "vae__warmup_steps": 2}),
+        (2.0, 0, {"vae__binarise": "threshold", "vae__train_samples": 5, "vae__beta": 2.0}),
     ],
 )
-def test_two_devices_give_the_update_of_one(changes, tmp_path):
-    """Free bits are not linear in the batch; dynamic pixels and posterior samples are drawn for each example."""
-    run = open_tiny(tmp_path, "vae_mnist", **changes)
-    optimizers, decays = {"vae": optax.sgd(1e-4)}, {"vae": None}
-    state = jax.device_get(create(jax.jit(run.task.init)(jax.random.key(0)), optimizers, decays))
-    call = make_train_call(make_train_step(run.task.phases(), optimizers, decays, seed=3))
-    data = {name: np.asarray(x[:64]) for name, x in run.split("train").items()}
+def test_loss_is_minus_the_bound_with_its_weights(beta, updates, changes):
+    """beta is that of this update; the metrics are of the plain bound, whatever is maximised."""
+    task, variables = make(updates=updates, **changes)
+    batch, settings = batch_of(8), task.settings
+
+    def loss(params, noise):
+        x, (u, noise) = unit(batch), noise
+        x = np.float64({"none": x, "dynamic": u < x, "threshold": x > 0.5}[settings.binarise])
+        reconstruction, ratio, kl = bound(task, params["vae"], x, noise)
+        metrics = {"reconstruction": reconstruction.mean(), "kl": kl.sum(1).mean()}
+        metrics["elbo"] = metrics["reconstruction"] - metrics["kl"]
+        if settings.train_samples == 1:
+            metrics["loss"] = beta * np.maximum(kl.mean(0), settings.free_bits).sum() - metrics["reconstruction"]
+        else:
+            weights = scipy.special.logsumexp(reconstruction + beta * ratio, axis=1) - np.log(settings.train_samples)
+            metrics["loss"] = -weights.mean()
+        return metrics["loss"], metrics, {"vae": {"progress": {"updates": updates + 1}}}
+
+    check_phases(task.phases(), variables, batch, KEY, draws(settings.train_samples), loss)
+    if settings.free_bits:
+        free = bound(task, variables.params["vae"], unit(batch), 0.0)[2].mean(0) < settings.free_bits
+        assert free.any() and not free.all()
+
+
+def test_validation_is_the_bound_of_one_sample_and_evaluation_streams_those_of_many():
+    """30 samples in three chunks, of binary pixels that are the same in both."""
+    task, variables = make(vae__binarise="dynamic", evaluation__importance_samples=30)
+    batch = batch_of(6)
+
+    def measure(variables, batch, key):
+        keys = random.example_keys(jax.random.split(key)[1], batch["position"])
+        chunks = [random.normal(random.fold_in(keys, chunk), (10, 3)) for chunk in range(3)]
+        evaluated = task.evaluate(variables, batch, key)
+        return task.validate(variables, batch, key), evaluated, draws(1)(batch, key), jnp.concatenate(chunks, axis=1)
+
+    validated, evaluated, (u, noise), all_noise = run(measure, variables, batch, KEY)
+    params = variables.params["vae"]
+    x = np.float64(u < unit(batch))
+    reconstruction, _, kl = bound(task, params, x, noise)
+    parts = {"elbo": reconstruction[:, 0] - kl.sum(1), "reconstruction": reconstruction[:, 0], "kl": kl.sum(1)}
+    compare(validated, parts)
+    reconstruction, ratio, _ = bound(task, params, x, all_noise)
+    mean = x @ params["mean"]
+    expected = {
+        "elbo": reconstruction.mean(1) - kl.sum(1),
+        "reconstruction": reconstruction.mean(1),
+        "kl": kl.sum(1),
+        "importance_weighted_bound": scipy.special.logsumexp(reconstruction + ratio, axis=1) - np.log(30),
+        "mean_squared_error": ((x - sigmoid(mean @ params["out"])) ** 2).mean(1),
+        "posterior_mean": mean,
+        "posterior_variance": np.exp(x @ params["spread"] - 1),
+    }
+    compare(evaluated, expected)
+    assert task.derive({"posterior_mean": np.array([[0.0, 1.0, 0.01], [0.5, 1.0, 0.0]])}) == {"active_units": 1}
+
+
+@pytest.mark.parametrize(("samples", "size"), [(1, 1), (7, 7), (22, 2), (500, 10), (13, 1)])
+def test_importance_samples_are_decoded_in_equal_chunks_of_ten_at_most(samples, size):
+    task, variables = make(evaluation__importance_samples=samples)
+    seen = []
+    task.weigh = lambda params, x, posterior, noise: (
+        seen.append(noise.shape) or VAE.weigh(task, params, x, posterior, noise)
+    )
+    jax.eval_shape(task.evaluate, variables, batch_of(2), jax.random.key(0))
+    assert set(seen) == {(2, size, 3)}
+
+
+def test_two_devices_give_the_update_of_one():
+    """Free bits are not linear in the batch."""
+    task, variables = make(vae__free_bits=0.4)
+    optimizers, decays = {"vae": optax.sgd(1e-2)}, {"vae": None}
+    start = {"vae": {**task.init(KEY)["vae"], "params": variables.params["vae"]}}
+    call = make_train_call(make_train_step(task.phases(), optimizers, decays, seed=3))
     index = np.arange(16, dtype=np.int32).reshape(2, 1, 8)
+    state, data = create(start, optimizers, decays), batch_of(16)
     (one, metrics_one), (two, metrics_two) = (map_over(n, call)(state, data, index) for n in (1, 2))
     np.testing.assert_allclose(metrics_one["loss"], metrics_two["loss"], rtol=1e-5)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), one.params, two.params)
     assert one.model_state["vae"]["progress"]["updates"] == 2
-    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), one.params, state.params)
-    assert min(jax.tree.leaves(moved["vae"]["decoder"])) > 0
 
 
-def test_loss_is_minus_the_bound_with_its_weights():
-    """In the second of four warm-up steps beta is half of its value; many samples give a tighter bound."""
-
-    def loss(**changes):
-        task, variables = task_and_variables("vae_mnist", **changes)
-        state, key = {"vae": {"progress": {"updates": jnp.ones(())}}}, jax.random.key(2)
-        step = jax.jit(jax.vmap(lambda batch: task.loss(variables.params, state, batch, key)[1], axis_name="batch"))
-        metrics, after = step(jax.tree.map(lambda x: x[None], batch_of(4)))
-        assert after["vae"]["progress"]["updates"] == 2
-        return {name: float(x[0]) for name, x in metrics.items()}
-
-    metrics = loss(vae__beta=3.0, vae__warmup_steps=4)
-    assert metrics["loss"] == pytest.approx(1.5 * metrics["kl"] - metrics["reconstruction"], rel=1e-5)
-    assert metrics["elbo"] == pytest.approx(metrics["reconstruction"] - metrics["kl"], rel=1e-5)
-    bounded = loss(vae__free_bits=100.0)
-    assert bounded["loss"] == pytest.approx(2 * 100.0 - bounded["reconstruction"], rel=1e-5)
-    cold, warm = (loss(vae__train_samples=5, vae__warmup_steps=n)["loss"] for n in (1000, 1))
-    assert cold < warm - 0.01  # nearly without the ratio of prior and posterior
-    metrics = loss(vae__train_samples=50)
-    assert metrics["elbo"] + 0.5 < -metrics["loss"]
+def pictures(params, z):
+    return np.round(255 * sigmoid(z @ params["out"])).reshape(-1, *SHAPE)
 
 
-def test_samples_and_reconstructions_are_images_of_their_latents(tmp_path):
-    run = open_tiny(tmp_path, "vae_mnist")
-    trained = run.trained(run.init_state())
-    a, b = run.task.sample(trained, 5, 0)["images"], run.task.sample(trained, 3, 0)["images"]
-    np.testing.assert_array_equal(a[:3], b)
-    assert a.shape == (5, 28, 28, 1) and not np.array_equal(a, run.task.sample(trained, 5, 1)["images"])
-    encoded = run.task.encode_some(trained, 4)
-    np.testing.assert_array_equal(encoded["seen"], run.split("test")["image"][:4])
-    x = encoded["seen"].astype(np.float32) / 255
-    mean, _ = jax.jit(run.task.encode)(trained.variables.params, x)
-    np.testing.assert_allclose(encoded["mean"], mean, atol=1e-5)
+def test_samples_and_figures_are_images_of_their_latents(tmp_path, monkeypatch):
+    task, variables = make(latent_dim=2, vae__binarise="dynamic", evaluation__n=5)
+    params, data = variables.params["vae"], batch_of(20)
+    state = trained(variables, tmp_path, data)
+    prior = np.asarray(random.normal(random.example_keys(jax.random.key(5), jnp.arange(6)), (2,)))
+    same_pictures(task.sample(state, 6, 5)["images"], pictures(params, prior))
+
+    position = jnp.arange(20)
+    u = random.uniform(random.example_keys(jax.random.split(jax.random.key(0))[0], position), SHAPE).reshape(-1, PIXELS)
+    x = np.float64(u < unit(data))
+    mean, images = x @ params["mean"], 255 * x.reshape(-1, *SHAPE)
+    rows = task.rows(state, 3)
+    np.testing.assert_array_equal(rows["samples"].images, task.sample(state, 3, 0)["images"])
+    same_pictures(rows["reconstructions"].images, pictures(params, mean[:3]))
+    same_pictures(rows["reconstructions"].reference, images[:3])
+
+    writers = ("save_curves", "save_table", "save_grid", "save_versions", "save_interpolation", "save_latent_map")
+    seen = record(monkeypatch, vae, *writers)
+    for figure in task.figures().values():
+        figure(state)
+    assert seen["curves.png"][:2] == seen["curves.md"] == (state.workdir.metrics, ["elbo", "reconstruction", "kl"])
+    np.testing.assert_array_equal(seen["samples.png"][0], task.sample(state, 4, 0)["images"])
+    (clean, made), columns, _ = seen["reconstructions.png"]
+    same_pictures(clean, images)
+    same_pictures(made, pictures(params, mean))
+    latents, labels, names, _ = seen["latents.png"]
+    close(latents, mean[:5])
+    assert names == NAMES and list(labels) == [0, 1, 2, 0, 1]
+    assert (seen["samples.png"][1], columns, seen["manifold.png"][1]) == (8, 10, 20)
+    same_pictures(seen["manifold.png"][0], pictures(params, gaussian_plane(20)))
+    paths, decode, _, ends = seen["interpolation.png"]
+    drawn = np.random.default_rng(0).normal(size=(2, 2, 2))
+    for place, half, z, shown in zip((0, -1), (slice(8), slice(8, 16)), drawn, ends, strict=True):
+        close(paths[:, place], np.concatenate([mean[half], z]))
+        same_pictures(shown, np.concatenate([images[half], pictures(params, z)]))
+    close(paths[:, 4] + paths[:, 5], paths[:, 0] + paths[:, -1])
+    assert paths.shape == (10, 10, 2)
+    same_pictures(decode(prior), pictures(params, prior))
+    assert "manifold" not in make(latent_dim=3)[0].figures()
 
 
 def test_paths_between_latents():
