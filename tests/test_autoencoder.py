@@ -1,5 +1,6 @@
 """Autoencoders: penalties against closed forms and finite differences, noise, what evaluation says."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +8,7 @@ import optax
 import pytest
 import scipy.special
 
+from gm_jax import random
 from gm_jax.errors import UserError
 from gm_jax.losses import sparsity
 from gm_jax.metrics.latents import dead_units
@@ -14,36 +16,34 @@ from gm_jax.metrics.reconstruction import mean_squared_error, peak_signal_to_noi
 from gm_jax.models.autoencoder import make_autoencoder
 from gm_jax.state import create
 from gm_jax.step import make_train_call, make_train_step
-from gm_jax.tasks import DataSpec, make_task
+from gm_jax.tasks import DataSpec, autoencoder, make_task
 from gm_jax.tasks.task import Variables
 from tests.test_step import map_over
-from tests.tiny import load, open_tiny, shrunk
+from tests.tiny import load, shrunk
+from tests.toys import (
+    NAMES,
+    PIXELS,
+    SHAPE,
+    batch_of,
+    check_phases,
+    close,
+    compare,
+    record,
+    run,
+    same_pictures,
+    toy_task,
+    trained,
+    weights,
+)
 
+KEY = jax.random.key(7)
 RNG = np.random.default_rng(0)
 DIGITS = DataSpec((28, 28, 1), tuple("0123456789"))
 
 
-def directional(function, x, seed=0, step=1e-2):
-    """The derivative along a random direction, from the gradient and from central differences."""
-    direction = np.random.default_rng(seed).normal(size=x.shape).astype(np.float32)
-    numeric = (function(x + step * direction) - function(x - step * direction)) / (2 * step)
-    return np.sum(jax.grad(function)(x) * direction), numeric
-
-
-def test_l1_penalty_and_its_gradient():
-    a = RNG.normal(size=(6, 5)).astype(np.float32)
-    assert float(sparsity.l1(a)) == pytest.approx(np.abs(a).sum() / 6, rel=1e-6)
-    assert np.allclose(*directional(sparsity.l1, a, step=1e-3), rtol=1e-2)
-
-
-def test_kl_penalty_and_its_gradient():
-    activity = RNG.uniform(0.02, 0.9, 7).astype(np.float32)
-    target = 0.05
-    expected = scipy.special.rel_entr([target, 1 - target], np.stack([activity, 1 - activity], 1)).sum()
-    assert float(sparsity.kl(activity, target)) == pytest.approx(expected, rel=1e-5)
-    assert float(sparsity.kl(np.full(3, target), target)) == pytest.approx(0, abs=1e-6)
-    assert np.allclose(*directional(lambda a: sparsity.kl(a, target), activity, step=1e-3), rtol=1e-2)
-    assert np.isfinite(sparsity.kl(np.array([0.0, 1.0], np.float32), target))
+def test_kl_penalty_is_none_at_the_target_and_finite_where_a_unit_is_silent():
+    assert float(sparsity.kl(np.full(3, 0.05), 0.05)) == pytest.approx(0, abs=1e-6)
+    assert np.isfinite(sparsity.kl(np.array([0.0, 1.0], np.float32), 0.05))
 
 
 def test_errors_and_signal_to_noise():
@@ -72,48 +72,171 @@ def test_number_of_parameters(experiment, parameters):
     assert sum(x.size for x in jax.tree.leaves(tree)) == parameters
 
 
-def make(experiment, **changes):
-    task = make_task(shrunk(experiment, **changes), DIGITS)
-    params = {"autoencoder": jax.jit(task.init)(jax.random.key(0))["autoencoder"]["params"]}
-    image = RNG.integers(0, 256, (8, 28, 28, 1), dtype=np.uint8)
-    return task, params, {"image": image, "position": np.arange(8, dtype=np.int32)}
+class ToyAutoencoder(nn.Module):
+    units: int
+
+    def setup(self):
+        shapes = {"in": (PIXELS, self.units), "out": (self.units, PIXELS), "bias": (PIXELS,)}
+        self.weights = {name: self.param(name, nn.initializers.zeros, shape) for name, shape in shapes.items()}
+
+    def decode(self, code):
+        return (code @ self.weights["out"] + self.weights["bias"]).reshape(-1, *SHAPE)
+
+    def __call__(self, x):
+        code = nn.sigmoid(x.reshape(len(x), -1) @ self.weights["in"])
+        return nn.sigmoid(self.decode(code)), code
 
 
-def test_noise_is_on_what_the_network_sees_alone_and_clipped():
-    task, params, batch = make("denoising_autoencoder_mnist")
-    clean, given, made, code = map(np.asarray, jax.jit(task.reconstruct)(params, batch, jax.random.key(0)))
-    np.testing.assert_allclose(clean, batch["image"] / 255.0, atol=1e-6)
-    assert given.min() == 0 and given.max() == 1 and made.min() > 0 and code.shape == (8, 6)
-    inside = (given > 0) & (given < 1)
-    assert 0.2 < np.std((given - clean)[inside]) < 0.5 and 0.3 < inside.mean() < 0.8
-    values = jax.jit(task.evaluate)(Variables(params, {}), batch, jax.random.key(0))
-    np.testing.assert_allclose(values["mean_squared_error"], mean_squared_error(clean, made), rtol=1e-5)
-    np.testing.assert_allclose(values["peak_signal_to_noise_before"], peak_signal_to_noise(clean, given), rtol=1e-5)
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
 
 
-def test_sparse_loss_is_the_squared_error_and_the_penalty():
-    task, params, batch = make("sparse_autoencoder_mnist", autoencoder__penalty_weight=0.7)
-    loss, (metrics, _) = jax.jit(task.loss)(params, {}, batch, jax.random.key(0))
-    clean, _, made, code = map(np.asarray, jax.jit(task.reconstruct)(params, batch, jax.random.key(0)))
-    expected = np.sum((clean - made) ** 2) / 8 + 0.7 * np.abs(code).sum() / 8
-    assert float(loss) == pytest.approx(expected, rel=1e-5) and np.min(code) == 0 < np.max(code)
-    assert float(metrics["mean_activity"]) == pytest.approx(np.abs(code).mean(), rel=1e-5)
-    derived = task.derive({"unit_activity": code})
-    assert derived["dead_units"] == np.mean(np.ptp(code, axis=0) < 0.01)
+def reconstruct(params, x):
+    code = sigmoid(x @ params["in"])
+    return sigmoid(code @ params["out"] + params["bias"]), code
 
 
-def test_two_devices_give_the_update_of_one(tmp_path):
+def make(units=5, **changes):
+    """A task with a toy network, and its parameters."""
+    names = {"latent_dim": units, "activation": "sigmoid"}
+    task = toy_task("autoencoder_mnist", **{f"model__{name}": value for name, value in names.items()}, **changes)
+    task.network = ToyAutoencoder(units)
+    params = {"in": weights(PIXELS, units), "out": weights(units, PIXELS), "bias": weights(PIXELS)}
+    return task, Variables({"autoencoder": params}, {"autoencoder": {"of": np.ones(1)}})
+
+
+def unit(batch):
+    return np.float64(batch["image"]).reshape(-1, PIXELS) / 255
+
+
+def draw(batch, key):
+    return random.normal(random.example_keys(key, batch["position"]), SHAPE).reshape(-1, PIXELS)
+
+
+OPTIONS = [  # noise, weight and penalty of the codes, settings
+    (0.0, 0.0, None, {}),
+    (0.3, 0.0, None, {}),
+    (0.3, 0.7, lambda code: np.abs(code).sum(1).mean(), {"autoencoder__penalty": "l1"}),
+    (
+        0.0,
+        0.2,
+        lambda code: scipy.special.rel_entr([0.1, 0.9], np.stack([code.mean(0), 1 - code.mean(0)], -1)).sum(),
+        {"autoencoder__penalty": "kl", "autoencoder__target_activity": 0.1},
+    ),
+]
+
+
+@pytest.mark.parametrize(("noise", "weight", "penalty", "changes"), OPTIONS, ids=["plain", "noise", "l1", "kl"])
+def test_loss_is_the_squared_error_and_the_penalty(noise, weight, penalty, changes):
+    """Noise is on what the network sees alone, and clipped as a picture would be."""
+    task, variables = make(autoencoder__noise=noise, autoencoder__penalty_weight=weight, **changes)
+    batch = batch_of(8)
+
+    def loss(params, drawn):
+        clean = unit(batch)
+        made, code = reconstruct(params["autoencoder"], np.clip(clean + noise * drawn, 0, 1))
+        metrics = {"mean_squared_error": np.mean((clean - made) ** 2)}
+        metrics["loss"] = PIXELS * metrics["mean_squared_error"]
+        if penalty:
+            metrics |= {"penalty": penalty(code), "mean_activity": np.abs(code).mean()}
+            metrics["loss"] += weight * metrics["penalty"]
+        return metrics["loss"], metrics, variables.model_state
+
+    check_phases(task.phases(), variables, batch, KEY, draw, loss)
+
+
+@pytest.mark.parametrize("option", [0, 1, 2], ids=["plain", "noise", "both"])
+def test_validation_and_evaluation(option):
+    """With noise, the signal-to-noise ratio before and after; with a penalty, how active the units are."""
+    noise, weight, penalty, changes = OPTIONS[option]
+    task, variables = make(autoencoder__noise=noise, autoencoder__penalty_weight=weight, **changes)
+    batch = batch_of(6)
+
+    def measure(variables, batch, key):
+        return task.validate(variables, batch, key), task.evaluate(variables, batch, key), draw(batch, key)
+
+    validated, evaluated, drawn = run(measure, variables, batch, KEY)
+    clean = unit(batch)
+    given = np.clip(clean + noise * drawn, 0, 1)
+    made, code = reconstruct(variables.params["autoencoder"], given)
+    errors = {name: np.mean((clean - x) ** 2, 1) for name, x in (("before", given), ("after", made))}
+    expected = {"mean_squared_error": errors["after"]}
+    if penalty:
+        expected["mean_activity"] = np.abs(code).mean(1)
+    compare(validated, expected)
+    if noise:
+        expected |= {f"peak_signal_to_noise_{when}": -10 * np.log10(error) for when, error in errors.items()}
+    if penalty:
+        expected["unit_activity"] = code
+    compare(evaluated, expected)
+    activity = np.stack([np.zeros(9), np.linspace(0, 1, 9)], axis=1)
+    assert task.derive({"unit_activity": activity}) == ({"dead_units": 0.5} if penalty else {})
+
+
+def same_reconstructions(made, task, variables, data, noise):
+    """What `autoencode` returns of the first images of the data."""
+    given = np.clip(unit(data) + noise * np.asarray(draw(data, jax.random.key(0))), 0, 1)
+    reconstruction, code = reconstruct(variables.params["autoencoder"], given)
+    for name, x in (("given", given), ("made", reconstruction)):
+        same_pictures(made[name], np.round(255 * x).reshape(-1, *SHAPE))
+    np.testing.assert_array_equal(made["clean"], data["image"])
+    return code
+
+
+def test_figures_show_held_out_images_as_given_made_and_clean(tmp_path, monkeypatch):
+    task, variables = make(autoencoder__noise=0.3, evaluation__n=5)
+    data = {**batch_of(12), "position": np.arange(12)}
+    state = trained(variables, tmp_path, data)
+    made = task.autoencode_some(state, None)
+    code = same_reconstructions(made, task, variables, data, 0.3)
+    row = task.rows(state, 3)["reconstructions"]
+    np.testing.assert_array_equal(row.images, made["made"][:3])
+    np.testing.assert_array_equal(row.reference, made["clean"][:3])
+
+    seen = record(monkeypatch, autoencoder, "save_curves", "save_table", "save_versions", "save_latent_map")
+    for figure in task.figures().values():
+        figure(state)
+    assert seen["curves.png"][:2] == seen["curves.md"] == (state.workdir.metrics, ["mean_squared_error", "loss"])
+    versions, columns, _ = seen["reconstructions.png"]
+    for shown, name in zip(versions, ("given", "made", "clean"), strict=True):
+        np.testing.assert_array_equal(shown, made[name])
+    latents, labels, names, _ = seen["latents.png"]
+    close(latents, code[:5])
+    assert (columns, names, list(labels)) == (10, NAMES, [0, 1, 2, 0, 1])
+
+
+def test_the_features_of_a_sparse_code_are_drawn_the_most_active_first(tmp_path, monkeypatch):
+    """A feature is what a unit adds to the logits, scaled by its largest pixel: here a row of the weights."""
+    changes = {"autoencoder__penalty": "l1", "autoencoder__penalty_weight": 0.1}
+    task, variables = make(**changes, evaluation__n=6)
+    state = trained(variables, tmp_path, batch_of(12))
+    monkeypatch.setattr(autoencoder, "FEATURES", 3)
+    seen = record(monkeypatch, autoencoder, "save_curves", "save_table", "save_grid", "save_versions")
+    for figure in task.figures().values():
+        figure(state)
+    assert seen["curves.png"][1] == ["mean_squared_error", "loss", "mean_activity"]
+    assert len(seen["reconstructions.png"][0]) == 2 and len(seen["reconstructions.png"][0][0]) == 12
+    np.testing.assert_array_equal(seen["reconstructions.png"][0][0], batch_of(12)["image"])
+    params = variables.params["autoencoder"]
+    code = reconstruct(params, unit(batch_of(12))[:6])[1]
+    rows = params["out"][np.argsort(-code.mean(0))[:3]]
+    expected = np.round((rows / np.abs(rows).max(1, keepdims=True) + 1) * 127.5).reshape(-1, *SHAPE)
+    same_pictures(seen["features.png"][0], expected)
+    assert seen["features.png"][1] == 10
+
+
+def test_two_devices_give_the_update_of_one():
     """The KL penalty is not linear in the batch, and noise is drawn for each example."""
-    run = open_tiny(tmp_path, "sparse_autoencoder_mnist:kl", autoencoder__noise=0.3)
-    optimizers, decays = {"autoencoder": optax.sgd(1e-3)}, {"autoencoder": None}
-    state = jax.device_get(create(jax.jit(run.task.init)(jax.random.key(0)), optimizers, decays))
-    call = make_train_call(make_train_step(run.task.phases(), optimizers, decays, seed=3))
-    data = {name: np.asarray(x[:64]) for name, x in run.split("train").items()}
+    task, variables = make(autoencoder__noise=0.3, autoencoder__penalty_weight=0.2, autoencoder__penalty="kl")
+    optimizers, decays = {"autoencoder": optax.sgd(1e-2)}, {"autoencoder": None}
+    start = {"autoencoder": {"params": variables.params["autoencoder"]}}
+    call = make_train_call(make_train_step(task.phases(), optimizers, decays, seed=3))
     index = np.arange(16, dtype=np.int32).reshape(2, 1, 8)
+    state, data = create(start, optimizers, decays), batch_of(16)
     (one, metrics_one), (two, metrics_two) = (map_over(n, call)(state, data, index) for n in (1, 2))
     np.testing.assert_allclose(metrics_one["penalty"], metrics_two["penalty"], rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), one.params, two.params)
-    assert not np.allclose(one.params["autoencoder"]["encoder"]["head"]["bias"], 0)
+    assert not np.allclose(one.params["autoencoder"]["bias"], variables.params["autoencoder"]["bias"])
 
 
 @pytest.mark.parametrize(

@@ -78,18 +78,18 @@ def check_phases(
 
     found, noise = run(derive, *variables, batch, key)
     for phase, ((loss, (metrics, model_state)), slope), expect in zip(phases, found, expected, strict=True):
-        check(phase.net, (loss, metrics, model_state), slope, params, functools.partial(expect, noise=noise))
+        check(phase.net, (loss, metrics, model_state), slope, params, lambda own, expect=expect: expect(own, noise))
     return noise
 
 
-def check(net: str, values: Tree, slope: Tree, params: dict[str, Tree], expect: Callable) -> None:
+def check(net: str, values: Tree, slope: Tree, params: dict[str, Tree], expected: Callable) -> None:
     """Compare one phase's values and the gradient in the parameters of its network."""
     rng = np.random.default_rng(1)
     direction = jax.tree.map(lambda p: rng.normal(size=np.shape(p)), params[net])
 
     def at(step):
         own = jax.tree.map(lambda p, d: np.float64(p) + step * d, params[net], direction)
-        return expect({**params, net: own})
+        return expected({**params, net: own})
 
     compare(values, at(0.0))
     along = sum(np.sum(s * d) for s, d in zip(*map(jax.tree.leaves, (slope, direction)), strict=True))
