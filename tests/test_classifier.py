@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.special
 
 from gm_jax import evaluate, random
 from gm_jax.data import augment
@@ -19,20 +20,36 @@ from gm_jax.layers.norm import BatchNorm
 from gm_jax.layers.pool import global_max_pool, max_pool
 from gm_jax.losses.classification import cross_entropy
 from gm_jax.metrics import classification as metrics
-from gm_jax.models.classifiers import make_classifier
+from gm_jax.models.classifiers import CLASSIFIERS, make_classifier
 from gm_jax.optim import make_optimizers
 from gm_jax.run import open_trained
-from gm_jax.state import create, split_variables
-from gm_jax.step import make_train_call, make_train_step
-from gm_jax.tasks import DataSpec, make_task
+from gm_jax.state import create
+from gm_jax.step import AXIS, make_train_call, make_train_step
+from gm_jax.tasks import DataSpec, classifier, make_task
 from gm_jax.tasks.task import Variables
 from gm_jax.workdir import Workdir
 from tests.test_step import map_over
 from tests.tiny import EXPERIMENTS, gm_jax, load, open_tiny, shrunk, train_tiny
+from tests.toys import (
+    NAMES,
+    PIXELS,
+    SHAPE,
+    batch_of,
+    check_phases,
+    close,
+    compare,
+    record,
+    run,
+    same_pictures,
+    toy_task,
+    trained,
+    weights,
+)
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (16, 12, 10, 3), dtype=np.uint8)
 CIFAR = (32, 32, 3)
+KEY = jax.random.key(7)
 
 
 def keys(n=16, seed=0):
@@ -169,15 +186,10 @@ def test_speednet_starts_from_an_orthonormal_transform():
     np.testing.assert_allclose(kernel.T @ kernel, np.eye(12), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["lenet_mnist", "fnn_mnist", "resnet50_cifar10"])
-def test_features_are_what_the_logits_are_read_from(name):
-    image = RNG.integers(0, 256, (9, 28, 28, 1), dtype=np.uint8)
-    task = make_task(shrunk(name), DataSpec(image.shape[1:], tuple("0123456789")))
-    params, model_state = split_variables(jax.jit(task.init)(jax.random.key(0))["classifier"])
-    variables = Variables({"classifier": params}, {"classifier": model_state})
-    features = task.features(types.SimpleNamespace(variables=variables), image)
-    expected = features @ params["head"]["kernel"] + params["head"]["bias"]
-    np.testing.assert_allclose(expected, jax.jit(task.logits)(variables, image), atol=1e-4)
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_the_last_layer_is_called_head(name):
+    """It is how `features` finds what the logits are read from."""
+    assert "head" in shapes_of(make_classifier(name, CIFAR, 10), CIFAR)["params"]
 
 
 def test_bfloat16_computes_near_float32():
@@ -285,7 +297,7 @@ def test_weight_decay_shrinks_kernels_alone():
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def workdir(tmp_path_factory):
     path = tmp_path_factory.mktemp("classifier")
     changes = dict(steps=300, log_every=100, evaluate_every=300, checkpoint_every=300, steps_per_call=100)
     changes.update(model__hidden=(32,), batch_size=20, optim__learning_rate=1e-2, optim__decay_steps=1000)
@@ -293,11 +305,11 @@ def trained(tmp_path_factory):
     return Workdir(path)
 
 
-def test_evaluation_counts_every_example_once(trained):
+def test_evaluation_counts_every_example_once(workdir):
     """297 images in batches of 8, on two devices: the last one is padded, and what is padded never counts."""
-    run = open_trained("fnn_mnist", {"evaluation.n": None}, trained)
+    run = open_trained("fnn_mnist", {"evaluation.n": None}, workdir)
     assert evaluate.evaluate(run, "newest") == 0
-    results = json.loads((trained.path / "evaluation.json").read_text())["results"]
+    results = json.loads((workdir.path / "evaluation.json").read_text())["results"]
     assert {result["n"] for result in results.values()} == {297}
 
     data = run.split("test")
@@ -319,20 +331,138 @@ def test_evaluation_counts_every_example_once(trained):
     assert 0 < results["expected_calibration_error"]["value"] < 1
 
 
-def test_classes_that_do_not_occur_have_no_accuracy(trained):
-    run = open_trained("fnn_mnist", {"evaluation.n": 5}, trained)
+def test_classes_that_do_not_occur_have_no_accuracy(workdir):
+    run = open_trained("fnn_mnist", {"evaluation.n": 5}, workdir)
     evaluate.evaluate(run, "newest")
-    results = json.loads((trained.path / "evaluation.json").read_text())["results"]
+    results = json.loads((workdir.path / "evaluation.json").read_text())["results"]
     present = {f"accuracy/{label}" for label in run.split("test")["label"][:5]}
     assert {name for name in results if name.startswith("accuracy/")} == present
 
 
-def test_flip_at_test_makes_mirror_images_equal():
-    config = shrunk("cnn_cifar10", classifier__flip_at_test=True)
-    task = make_task(config, DataSpec((28, 28, 1), tuple("0123456789")))
-    variables = Variables({"classifier": task.init(jax.random.key(0))["classifier"]["params"]}, {"classifier": {}})
-    image = RNG.integers(0, 256, (4, 28, 28, 1), dtype=np.uint8)
-    np.testing.assert_allclose(task.logits(variables, image), task.logits(variables, image[:, :, ::-1]), atol=1e-6)
+class ToyClassifier(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False, keys=None):
+        x = x.reshape(len(x), -1)
+        running = self.variable("batch_stats", "mean", jnp.zeros, PIXELS)
+        if train:
+            running.value = 0.9 * running.value + 0.1 * jax.lax.pmean(jnp.mean(x, 0), AXIS)
+        x = (x - running.value) * (1.0 if keys is None else random.uniform(keys)[:, None])
+        return nn.Dense(3, name="head")(x)
+
+
+def logits_of(params, x):
+    return x @ params["head"]["kernel"] + params["head"]["bias"]
+
+
+def toy(**changes):
+    """A task with a toy network, and its variables."""
+    changes = {"classifier__mean": (0.3,), "classifier__std": (0.4,), **changes}
+    task = toy_task("fnn_mnist", **changes)
+    task.network = ToyClassifier()
+    params = {"head": {"kernel": weights(PIXELS, 3) / 4, "bias": weights(3)}}
+    return task, Variables({"classifier": params}, {"classifier": {"batch_stats": {"mean": weights(PIXELS, seed=1)}}})
+
+
+def standardised(image):
+    return (np.float64(image).reshape(-1, *SHAPE) / 255 - 0.3) / 0.4
+
+
+def log_softmax(logits):
+    return logits - scipy.special.logsumexp(logits, axis=1, keepdims=True)
+
+
+def test_loss_has_smoothed_labels_and_is_logged_without():
+    """Augmentation and dropout have keys of their own, and the running statistics follow what the network sees."""
+    task, variables = toy(classifier__label_smoothing=0.2, augment__flip=True, augment__crop=1)
+    batch = batch_of(8)
+
+    def draw(batch, key):
+        moved, dropped = (random.example_keys(key, batch["position"]) for key in jax.random.split(key))
+        return augment.augment(batch["image"], moved, task.config.augment), random.uniform(dropped)
+
+    def loss(params, drawn):
+        x = standardised(drawn[0]).reshape(8, PIXELS)
+        mean = 0.9 * variables.model_state["classifier"]["batch_stats"]["mean"] + 0.1 * x.mean(0)
+        log_p = log_softmax(logits_of(params["classifier"], (x - mean) * drawn[1][:, None]))
+        plain = -log_p[np.arange(8), batch["label"]]
+        metrics = {"loss": plain.mean(), "accuracy": np.mean(log_p.argmax(1) == batch["label"])}
+        state = {"classifier": {"batch_stats": {"mean": mean}}}
+        return 0.8 * plain.mean() - 0.2 * log_p.mean(), metrics, state
+
+    moved, _ = check_phases(task.phases(), variables, batch, KEY, draw, loss)
+    assert not np.array_equal(moved, batch["image"])
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_validation_evaluation_and_features(mirror):
+    """With the mirror image the logits are the mean of both, and so are features that stand beside each other."""
+    task, variables = toy(classifier__flip_at_test=mirror, classifier__label_smoothing=0.2)
+    params, batch = variables.params["classifier"], batch_of(8)
+    values = run(lambda *seen: (task.validate(*seen), task.evaluate(*seen)), variables, batch, KEY)
+    mean = variables.model_state["classifier"]["batch_stats"]["mean"]
+    sides = [standardised(image).reshape(8, PIXELS) - mean for image in (batch["image"], batch["image"][:, :, ::-1])]
+    sides = sides[: 1 + mirror]
+    log_p = log_softmax(np.mean([logits_of(params, x) for x in sides], axis=0))
+    label, predicted = batch["label"], log_p.argmax(1)
+    correct, confidence = predicted == label, np.exp(log_p.max(1))
+    expected = {"loss": -log_p[np.arange(8), label], "accuracy": np.float64(correct)}
+    assert 0 < correct.mean() < 1
+    compare(values[0], expected)
+    confusion, calibration = np.zeros((8, 3, 3)), np.zeros((8, 15, 3))
+    confusion[np.arange(8), label, predicted] = 1
+    calibration[np.arange(8), np.ceil(confidence * 15).astype(int) - 1] = np.stack([np.ones(8), confidence, correct], 1)
+    expected |= {"confidence": confidence, "confusion": confusion, "calibration": calibration}
+    compare(values[1], expected)
+
+    seen = types.SimpleNamespace(variables=variables)
+    close(task.features(seen, batch["image"]), np.concatenate(sides, axis=1))
+    assert task.describe(seen, batch["image"]) == [frozenset([NAMES[number]]) for number in predicted]
+
+
+def test_the_accuracy_of_a_class_is_of_its_own_examples():
+    """Of those that occur; and the calibration error is that of the mean over all examples."""
+    task, _ = toy()
+    counts = np.array([[3, 1, 0], [0, 0, 0], [2, 0, 2]])
+    confusion = np.stack(
+        [np.eye(9)[3 * row + column] for row in range(3) for column in range(3) for _ in range(counts[row, column])]
+    )
+    calibration = np.zeros((8, 15, 3))
+    calibration[:, 4] = 1.0, 0.3, 0.5
+    derived = task.derive({"confusion": confusion.reshape(-1, 3, 3), "calibration": calibration})
+    assert derived == {"expected_calibration_error": pytest.approx(0.2), "accuracy/a": 0.75, "accuracy/c": 0.5}
+
+
+@pytest.mark.parametrize("kernel", [(PIXELS, 70), (2, 2, 3, 5), (2, 2, 2, 5)])
+def test_figures_show_confusion_mistakes_and_filters(kernel, tmp_path, monkeypatch):
+    task, variables = toy(evaluation__n=8)
+    stem = weights(*kernel)
+    variables.params["classifier"]["stem"] = {"kernel": stem}
+    data = batch_of(12)
+    state = trained(variables, tmp_path, data)
+    monkeypatch.setattr(classifier, "MISTAKES", 2)
+    seen = record(monkeypatch, classifier, "save_curves", "save_confusion", "save_labelled_grid", "save_grid")
+    figures = task.figures()
+    if kernel == (PIXELS, 70):
+        for name in ("curves", "confusion", "mistakes"):
+            figures[name](state)
+        predicted, label = task.predict(state, data["image"])[:8], data["label"][:8]
+        counts = np.zeros((3, 3))
+        np.add.at(counts, (label, predicted), 1)
+        np.testing.assert_array_equal(seen["confusion.png"][0], counts)
+        assert (
+            seen["confusion.png"][1] == NAMES and f"{np.mean(label == predicted):.2%} of 8" in seen["confusion.png"][2]
+        )
+        wrong = np.flatnonzero(label != predicted)[:2]
+        images, captions, columns, _ = seen["mistakes.png"]
+        np.testing.assert_array_equal(images, data["image"][wrong])
+        assert captions == [f"{NAMES[predicted[i]]} / {NAMES[label[i]]}" for i in wrong] and columns == 8
+        assert seen["curves.png"][:2] == (state.workdir.metrics, ["accuracy", "loss"])
+    figures["filters"](state)
+    filters = np.moveaxis(stem.reshape(*SHAPE, 70) if len(kernel) == 2 else stem, -1, 0)[:64]
+    filters = filters.mean(3, keepdims=True) if kernel[2:3] == (2,) else filters
+    expected = filters / np.abs(filters).max((1, 2, 3), keepdims=True)
+    same_pictures(seen["filters.png"][0], np.round((expected + 1) * 127.5))
+    assert seen["filters.png"][1] == 8
 
 
 DIGITS = DataSpec((28, 28, 1), tuple("0123456789"))

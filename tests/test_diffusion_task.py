@@ -1,58 +1,309 @@
-"""The diffusion task: labels, guidance and the loss of eq. (4)."""
+"""The diffusion task with a toy network: loss, bound, guidance, samples and figures against NumPy."""
 
+import itertools
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import norm
 
-from gm_jax import images, random
+from gm_jax import random
 from gm_jax.errors import UserError
-from gm_jax.samplers.schedules import diffuse
-from gm_jax.tasks import DataSpec, make_task
+from gm_jax.tasks import DataSpec, diffusion, make_task
+from gm_jax.tasks.diffusion import sampling_plan
+from gm_jax.tasks.task import Variables
 from tests.tiny import shrunk
+from tests.toys import (
+    NAMES,
+    PIXELS,
+    SHAPE,
+    batch_of,
+    check_phases,
+    close,
+    compare,
+    record,
+    run,
+    same_pictures,
+    toy_task,
+    trained,
+    weights,
+)
 
-LABELLED = DataSpec((28, 28, 1), tuple("0123456789"))
-
-
-def shaken(task):
-    """Parameters without the zeros that networks start with."""
-    leaves, tree = jax.tree.flatten(jax.jit(task.init)(jax.random.key(0))["denoiser"]["params"])
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noisy = [leaf + 0.05 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
-    return {"denoiser": jax.tree.unflatten(tree, noisy)}
-
-
-def test_guidance_runs_from_unconditional_over_conditional_onwards():
-    task = make_task(shrunk("ddpm_mnist"), LABELLED)
-    params, label, t = shaken(task), jnp.array([3, 5]), jnp.array([9, 9])
-    x_t = jax.random.normal(jax.random.key(2), (2, 28, 28, 1))
-
-    def guided(guidance, label):
-        task.config.sampling.guidance = guidance
-        return np.asarray(jax.jit(task.denoise)(params, label, x_t, t))
-
-    given, free = guided(1.0, label), guided(0.0, label)
-    assert np.abs(given - free).max() > 1e-3
-    np.testing.assert_allclose(free, guided(1.0, jnp.full(2, task.classes)), atol=1e-5)
-    np.testing.assert_allclose(guided(2.5, label), free + 2.5 * (given - free), atol=1e-4)
+KEY = jax.random.key(7)
+T = 20
 
 
-def test_loss_is_equation_4():
-    config = shrunk("ddpm_mnist", diffusion__prediction="noise", diffusion__objective="noise")
-    task = make_task(config, DataSpec((28, 28, 1)))  # no labels: unconditional
-    params, key = shaken(task), jax.random.key(3)
-    batch = {"image": jnp.arange(8 * 784, dtype=jnp.uint8).reshape(8, 28, 28, 1), "position": jnp.arange(8)}
-    loss, (metrics, _) = jax.jit(task.loss)(params, {}, batch, key)
-    step_key, noise_key, *_ = jax.random.split(key, 4)
-    t = 1 + np.floor(20 * np.asarray(random.stratified(step_key, batch["position"], 8))).astype(int)
-    epsilon = random.normal(random.example_keys(noise_key, batch["position"]), (28, 28, 1))
-    x_t = diffuse(task.schedule, images.to_model(batch["image"]), t, epsilon)
-    output = jax.jit(task.network.apply)({"params": params["denoiser"]}, x_t, t)
-    np.testing.assert_allclose(loss, np.mean((np.asarray(epsilon) - output) ** 2), rtol=1e-4)
-    assert metrics["loss"] == loss
+class ToyDenoiser(nn.Module):
+    classes: int
+
+    @nn.compact
+    def __call__(self, x, t, keys=None, label=None):
+        size = self.param("size", nn.initializers.zeros, (2,))
+        moved = (
+            self.param("shift", nn.initializers.zeros, (self.classes + 1,))[label]
+            if self.classes
+            else jnp.zeros(len(x))
+        )
+        moved = moved + size[1] * t / T + (0.0 if keys is None else random.uniform(keys))
+        return size[0] * jnp.tanh(x) + moved[:, None, None, None]
 
 
-def test_data_without_labels_make_an_unconditional_model_and_a_label_a_mistake():
-    assert make_task(shrunk("ddpm_mnist"), DataSpec((28, 28, 1))).classes == 0
-    with pytest.raises(UserError, match=r"sampling.label=3 is not one of the 0 classes"):
-        make_task(shrunk("ddpm_mnist", sampling__label=3), DataSpec((28, 28, 1)))
+def output(params, x, t, label, dropped=0.0):
+    """What the toy network says of x [B, PIXELS]."""
+    moved = (params["shift"][label] if "shift" in params else 0.0) + params["size"][1] * t / T + dropped
+    return params["size"][0] * np.tanh(x) + np.broadcast_to(moved, len(x))[:, None]
+
+
+def make(prediction="noise", objective="noise", names=NAMES, timesteps=T, **changes):
+    """A task with a toy network, and its parameters."""
+    changes = {"diffusion__prediction": prediction, "diffusion__objective": objective, **changes}
+    task = toy_task("ddpm_mnist", names, diffusion__timesteps=timesteps, **changes)
+    task.network = ToyDenoiser(len(names))
+    params = {"size": weights(2), **({"shift": weights(len(names) + 1, seed=1)} if names else {})}
+    return task, Variables({"denoiser": params}, {"denoiser": {}})
+
+
+def flat(batch):
+    return np.float64(batch["image"]).reshape(-1, PIXELS) / 127.5 - 1
+
+
+def column(values, t):
+    return np.asarray(values, np.float64)[np.asarray(t, int)][:, None]
+
+
+def predict(task, params, x0, t, epsilon, label, dropped=0.0):
+    """The loss per example and the prediction of x_0."""
+    signal, noise = column(task.schedule.signal, t), column(task.schedule.noise, t)
+    x_t = signal * x0 + noise * epsilon
+    out = output(params, x_t, t, label, dropped)
+    weight = {"image": 1.0, "noise": (signal / noise) ** 2, "velocity": ((signal**2 + noise**2) / noise) ** 2}
+    x0_hat, target = {
+        "image": (out, x0),
+        "noise": ((x_t - noise * out) / signal, epsilon),
+        "velocity": ((signal * x_t - noise * out) / (signal**2 + noise**2), signal * epsilon - noise * x0),
+    }[task.prediction]
+    error = (target - out) ** 2 * weight[task.objective] / weight[task.prediction]
+    return error.mean(1), x0_hat
+
+
+@pytest.mark.parametrize(
+    ("prediction", "objective", "schedule", "names"),
+    [
+        ("noise", "noise", "linear", ()),  # equation (4)
+        ("velocity", "image", "exploding", NAMES),
+        ("image", "velocity", "cosine", NAMES),
+    ],
+)
+def test_loss_is_the_error_of_the_objective_and_some_labels_are_hidden(prediction, objective, schedule, names):
+    """Steps cover 1 ... T evenly; what is hidden is the class after the last."""
+    task, variables = make(prediction, objective, names, diffusion__schedule=schedule, batch_size=64)
+    batch = batch_of(64)
+
+    def draw(batch, key):
+        step_key, *others = jax.random.split(key, 4)
+        noise, dropout, label = (random.example_keys(key, batch["position"]) for key in others)
+        u = random.stratified(step_key, batch["position"], 64)
+        return u, random.normal(noise, SHAPE).reshape(64, PIXELS), random.uniform(dropout), random.uniform(label)
+
+    def loss(params, drawn):
+        u, epsilon, dropped, chance = drawn
+        label = np.where(chance < 0.1, 3, batch["label"])
+        t = 1 + np.floor(u * T).astype(int)
+        value = predict(task, params["denoiser"], flat(batch), t, epsilon, label, dropped)[0].mean()
+        return value, {"loss": value}, variables.model_state
+
+    u, *_, chance = check_phases(task.phases(), variables, batch, KEY, draw, loss)
+    assert 1 <= np.sum(chance < 0.1) <= 14 and set(np.floor(u * T)) == set(range(T))
+
+
+def test_validation_spreads_the_steps_by_the_golden_ratio():
+    task, variables = make("velocity", "noise")
+    batch = batch_of(8)
+
+    def measure(variables, batch, key):
+        epsilon = random.normal(random.example_keys(key, batch["position"]), SHAPE)
+        return task.validate(variables, batch, key), epsilon.reshape(8, PIXELS)
+
+    values, epsilon = run(measure, variables, batch, KEY)
+    t = 1 + np.floor(T * (np.float64(batch["position"]) * (np.sqrt(5) - 1) / 2 % 1)).astype(int)
+    compare(values, {"loss": predict(task, variables.params["denoiser"], flat(batch), t, epsilon, batch["label"])[0]})
+
+
+def bits_of_pixels(x, mean, scale):
+    """-log2 of the mass of a Gaussian in the bin of each 8-bit value."""
+    lower = np.where(x < -0.999, -np.inf, (x - 1 / 255 - mean) / scale)
+    upper = np.where(x > 0.999, np.inf, (x + 1 / 255 - mean) / scale)
+    flip = lower > 0  # digits are kept in the left tail alone
+    lower, upper = np.where(flip, -upper, lower), np.where(flip, -lower, upper)
+    return -np.log2(norm.cdf(upper) - norm.cdf(lower))
+
+
+def test_evaluation_is_the_bound_with_a_step_for_each_bin():
+    """A bin of n steps counts n times; L_0 and L_T stand beside them; predictions are clipped as the sampler does."""
+    task, variables = make(diffusion__schedule="linear")
+    batch, params = batch_of(6), variables.params["denoiser"]
+    edges = np.round(np.linspace(1, T, 11)).astype(int)
+    assert set(np.diff(edges)) == {1, 2}
+
+    def measure(variables, batch, key):
+        keys = random.example_keys(key, batch["position"])
+
+        def of_bin(high):
+            own = random.fold_in(keys, high)
+            return random.uniform(random.fold_in(own, 0)), random.normal(random.fold_in(own, 1), (PIXELS,))
+
+        first = random.normal(random.fold_in(keys, 1), (PIXELS,))
+        return task.evaluate(variables, batch, key), first, jax.vmap(of_bin)(jnp.asarray(edges[1:]))
+
+    values, first, (u, epsilon) = run(measure, variables, batch, KEY)
+    x0, label = flat(batch), batch["label"]
+    _, signal, noise = (np.asarray(column, np.float64) for column in task.schedule)
+    snr = (signal[1:] / noise[1:]) ** 2
+    losses, chain = [], 0.0
+    for i, (low, high) in enumerate(itertools.pairwise(edges)):
+        t = low + 1 + np.floor(u[i] * (high - low)).astype(int)
+        error, x0_hat = predict(task, params, x0, t, epsilon[i], label)
+        losses.append(error)
+        squared = np.mean((x0 - np.clip(x0_hat, -1, 1)) ** 2, 1)
+        chain = chain + (high - low) * (snr[t - 2] - snr[t - 1]) / 2 * squared / np.log(2)
+    one = np.ones(6, int)
+    x0_hat = np.clip(predict(task, params, x0, one, first, label)[1], -1, 1)
+    scale = np.sqrt((noise[2] ** 2 - (signal[2] / signal[1] * noise[1]) ** 2) * noise[1] ** 2 / noise[2] ** 2)
+    variance = noise[-1] ** 2
+    parts = {
+        "bits_prior": ((signal[-1] * x0) ** 2 + variance - 1 - np.log(variance)).mean(1) / 2 / np.log(2),
+        "bits_chain": chain,
+        "bits_decoder": bits_of_pixels(x0, x0_hat, scale).mean(1),
+    }
+    by_step = np.stack(losses, 1)
+    expected = {
+        "loss": by_step.mean(1),
+        "loss_by_timestep": by_step,
+        "bits_per_dimension": sum(parts.values()),
+        **parts,
+    }
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=5e-3), values, expected)
+
+
+def denoised(task, params, x_t, t, label):
+    """x_0 in NumPy, with guidance where there are labels."""
+
+    def x0(label):
+        signal, noise = column(task.schedule.signal, t), column(task.schedule.noise, t)
+        return (x_t - noise * output(params, x_t, t, label)) / signal
+
+    if "shift" not in params:
+        return x0(None)
+    free = x0(np.full(len(x_t), 3))
+    return free + task.config.sampling.guidance * (x0(label) - free)
+
+
+@pytest.mark.parametrize("guidance", [0.0, 1.0, 2.5])
+def test_guidance_runs_from_unconditional_over_conditional_onwards(guidance):
+    task, variables = make(sampling__guidance=guidance)
+    x_t, t, label = weights(3, PIXELS), np.array([1, 9, 20]), np.arange(3)
+    found = jax.jit(task.denoise)(variables.params, label, x_t.reshape(3, *SHAPE), t)
+    close(found.reshape(3, PIXELS), denoised(task, variables.params["denoiser"], x_t, t, label))
+
+
+def reverse(task, params, seed, label, eta):
+    """All states of the chain in NumPy, and x_0 at each but the last (Song et al. 2021, eq. (12))."""
+    keys = random.example_keys(jax.random.key(seed), jnp.arange(len(label)))
+    _, signal, noise = (np.asarray(column, np.float64) for column in task.schedule)
+    steps = np.round(np.linspace(T, 0, task.sampling_steps + 1)).astype(int)
+    x = np.asarray(random.normal(random.fold_in(random.fold_in(keys, 0), 0), (PIXELS,)), np.float64)
+    x = x * np.sqrt(signal[-1] ** 2 + noise[-1] ** 2)
+    states = [x]
+    for t, s in itertools.pairwise(steps):
+        x0 = np.clip(denoised(task, params, x, np.full(len(x), t), label), -1, 1)
+        epsilon = (x - signal[t] * x0) / noise[t]
+        c = eta * noise[s] / noise[t] * np.sqrt(noise[t] ** 2 - (signal[t] / signal[s] * noise[s]) ** 2)
+        z = np.asarray(random.normal(random.fold_in(random.fold_in(keys, 1), t), (PIXELS,)))
+        x = signal[s] * x0 + np.sqrt(noise[s] ** 2 - c**2) * epsilon + c * z
+        states.append(x)
+    return np.stack(states, 1)
+
+
+def to_pictures(x):
+    return np.round((np.clip(x, -1, 1) + 1) * 127.5).reshape(*x.shape[:-1], *SHAPE)
+
+
+def test_samples_and_figures_are_the_reverse_process(tmp_path, monkeypatch):
+    """DDIM in five steps with labels in turn and guidance; all six states are in the figure of the chain."""
+    task, variables = make(diffusion__schedule="exploding", sampling__guidance=1.5, sampling__seed=3)
+    params, data = variables.params["denoiser"], batch_of(9)
+    state, turns = trained(variables, tmp_path, data), np.arange(8) % 3
+    expected = to_pictures(reverse(task, params, 3, turns, eta=0.0))
+    drawn = task.sample(state, 8, 3)
+    assert drawn.keys() == {"images", "labels"} and expected.std() > 10
+    same_pictures(drawn["images"], expected[:, -1])
+    np.testing.assert_array_equal(drawn["labels"], turns)
+
+    seen = record(monkeypatch, diffusion, "save_grid", "save_strips", "save_curves")
+    for figure in task.figures().values():
+        figure(state)
+    np.testing.assert_array_equal(seen["samples.png"][0], drawn["images"][:4])
+    assert seen["samples.png"][1] == 8 and seen["loss.png"][:2] == (state.workdir.metrics, ["loss"])
+    same_pictures(seen["reverse_chain.png"][0], expected)
+    x0, steps = flat(data)[:8], np.round(np.linspace(0, T, 11)).astype(int)
+    epsilon = np.asarray(random.normal(random.example_keys(jax.random.key(3), jnp.arange(8)), (PIXELS,)))
+    signal, noise = column(task.schedule.signal, steps), column(task.schedule.noise, steps)
+    forward = signal * x0[:, None] + noise * epsilon[:, None]
+    same_pictures(np.asarray(seen["forward_chain.png"][0]), to_pictures(forward))
+
+
+@pytest.mark.parametrize(
+    ("names", "eta", "label", "changes"),
+    [
+        (NAMES, 0.6, 2, {"sampling__eta": 0.6, "sampling__label": 2, "sampling__guidance": 1.0}),
+        ((), 1.0, 0, {"sampling__sampler": "ancestral", "sampling__eta": 0.3}),
+    ],
+)
+def test_samples_with_noise_in_every_step(names, eta, label, changes, tmp_path):
+    task, variables = make(names=names, diffusion__schedule="linear", **changes)
+    label = np.full(3, label)
+    drawn = task.sample(trained(variables, tmp_path), 3, 5)
+    same_pictures(drawn["images"], to_pictures(reverse(task, variables.params["denoiser"], 5, label, eta)[:, -1]))
+    assert ("labels" in drawn) == bool(names) and (not names or np.array_equal(drawn["labels"], label))
+
+
+@pytest.mark.parametrize(
+    ("sampler", "steps", "eta", "most", "plan"),
+    [
+        ("ddim", None, 0.0, 1000, (50, 0.0)),
+        ("ddim", None, 1.0, 20, (20, 1.0)),
+        ("ddim", 7, 0.5, 20, (7, 0.5)),
+        ("ancestral", None, 0.5, 1000, (1000, 1.0)),
+        ("ancestral", 7, 0.0, 1000, (7, 1.0)),
+    ],
+)
+def test_steps_and_eta_of_the_samplers(sampler, steps, eta, most, plan):
+    sampling = shrunk("ddpm_mnist", sampling__sampler=sampler, sampling__steps=steps, sampling__eta=eta).sampling
+    assert sampling_plan(sampling, most) == plan
+
+
+@pytest.mark.parametrize(
+    ("changes", "names", "message"),
+    [
+        ({"sampling__label": 3}, (), r"sampling.label=3 is not one of the 0 classes"),
+        ({"sampling__label": 3}, NAMES, r"sampling.label=3 is not one of the 3 classes"),
+        ({"sampling__label": -1}, NAMES, r"sampling.label=-1 is not one of the 3 classes"),
+        ({"sampling__sampler": "dimm"}, NAMES, r"is not one of ddim, ancestral \(did you mean 'ddim'\?\)"),
+        ({"sampling__eta": 1.1}, NAMES, r"sampling.eta=1.1 is not between 0"),
+        ({"sampling__eta": -0.1}, NAMES, r"sampling.eta=-0.1 is not between 0"),
+        ({"sampling__steps": 21}, NAMES, r"between 1 and 20 steps, not 21"),
+        ({"diffusion__objective": "nois"}, NAMES, r"no objective 'nois' \(did you mean 'noise'\?\)"),
+        ({"diffusion__prediction": "imag"}, NAMES, r"no objective 'imag' \(did you mean 'image'\?\)"),
+        ({"model__width": 0}, NAMES, r"model.width=0"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_told(changes, names, message):
+    with pytest.raises(UserError, match=message):
+        make_task(shrunk("ddpm_mnist", **changes), DataSpec(SHAPE, names))
+
+
+def test_data_without_labels_make_an_unconditional_model():
+    assert make(names=())[0].classes == make(diffusion__conditional=False)[0].classes == 0
+    assert make(sampling__label=0)[0].classes == 3
