@@ -12,10 +12,11 @@ from sklearn.naive_bayes import BernoulliNB
 
 from gm_jax import random
 from gm_jax.errors import UserError
-from gm_jax.tasks import DataSpec, make_task
+from gm_jax.tasks import DataSpec, baseline, make_task
 from gm_jax.tasks.baseline import NET
 from gm_jax.tasks.task import Variables
 from tests.tiny import open_tiny, shrunk, train_tiny
+from tests.toys import record, trained
 
 SHAPE = (3, 2, 1)
 RNG = np.random.default_rng(0)
@@ -78,15 +79,22 @@ def test_naive_bayes_probabilities_of_all_images_sum_to_one():
     np.testing.assert_allclose(np.exp(logsumexp(joint)), 1.0, rtol=1e-5)
 
 
+def choices(arrays, n, seed):
+    """The k that each sample is drawn with, by its share of [0, 1), and the keys of what is then drawn."""
+    keys = random.example_keys(jax.random.key(seed), jnp.arange(n))
+    u = np.asarray(random.uniform(random.fold_in(keys, 0)))
+    return np.searchsorted(np.cumsum(arrays["weights"]), u, side="right"), random.fold_in(keys, 1)
+
+
 def test_naive_bayes_samples():
     task = make("naive_bayes_mnist")
     arrays = task.fit(DATA)[NET]
-    drawn = samples(task, arrays, 4000, seed=1)
-    assert set(np.unique(drawn["images"])) == {0, 255}
-    np.testing.assert_allclose(np.bincount(drawn["labels"], minlength=3) / 4000, arrays["weights"], atol=0.03)
-    for k in (0, 2):
-        share = (drawn["images"][drawn["labels"] == k] == 255).mean(0)
-        np.testing.assert_allclose(share, arrays["white"][k], atol=0.05)
+    drawn = samples(task, arrays, 40, seed=1)
+    k, keys = choices(arrays, 40, seed=1)
+    assert set(k) == {0, 2}
+    np.testing.assert_array_equal(drawn["labels"], k)
+    white = random.uniform(keys, SHAPE) < arrays["white"][k]
+    np.testing.assert_array_equal(drawn["images"], np.where(white, 255, 0))
 
 
 def gaussians(components=2, dimensions=2, spread=0.05):
@@ -124,16 +132,39 @@ def test_gaussian_mixture_is_the_density_of_scipy():
 
 
 def test_gaussian_mixture_samples():
+    """The mean of the image given its principal components, clipped; of a mixture wide enough for that."""
     task = make("gmm_mnist", model__components=2, model__dimensions=2)
-    arrays, means, covariances = gaussians()
-    images = samples(task, arrays, 8000, seed=1)["images"].reshape(8000, 6)
-    assert images.min() > 0 and images.max() < 255  # nothing was clipped
-    weights = arrays["weights"]
-    mean = weights @ means
-    off = means - mean
-    covariance = np.einsum("k,kij->ij", weights, covariances + off[:, :, None] * off[:, None])
-    np.testing.assert_allclose((images.mean(0) + 0.5) / 256, mean, atol=0.004)
-    np.testing.assert_allclose(np.cov(images.T / 256), covariance, atol=0.1 * covariance.max())
+    arrays, _, _ = gaussians(spread=0.4)
+    images = samples(task, arrays, 40, seed=1)["images"].reshape(40, 6)
+    k, keys = choices(arrays, 40, seed=1)
+    noise = np.asarray(random.normal(keys, (2,)))
+    z = arrays["centres"][k] + (arrays["cholesky"][k] @ noise[:, :, None])[:, :, 0]
+    expected = np.clip(np.floor(256 * (arrays["mean"] + z @ arrays["axes"])), 0, 255)
+    np.testing.assert_allclose(images, expected, atol=1)
+    assert np.mean(images != expected) < 0.02 and set(k) == {0, 1} and expected.min() == 0 and expected.max() == 255
+
+
+@pytest.mark.parametrize("name", ["gmm_mnist", "naive_bayes_mnist"])
+def test_figures_show_samples_and_means_with_their_names(name, tmp_path, monkeypatch):
+    changes = {"model__components": 2, "model__dimensions": 2} if name == "gmm_mnist" else {}
+    task, mixture = make(name, **changes), gaussians()[0]
+    arrays = mixture if name == "gmm_mnist" else task.fit(DATA)[NET]
+    if name == "gmm_mnist":
+        means = np.floor(256 * (arrays["mean"] + arrays["centres"] @ arrays["axes"])).reshape(2, *SHAPE)
+        names = ["70.0%", "30.0%"]
+    else:
+        means, names = np.round(255 * arrays["white"]), ["a", "b", "c"]
+    state = trained(Variables({NET: arrays}, {NET: {}}), tmp_path)
+    seen = record(monkeypatch, baseline, "save_grid", "save_labelled_grid")
+    for figure in task.figures().values():
+        figure(state)
+    images, columns, _ = seen["samples.png"]
+    np.testing.assert_array_equal(images, task.sample(state, 4, 0)["images"])
+    np.testing.assert_array_equal(seen["means.png"][0], means)
+    assert (columns, list(seen["means.png"][1]), seen["means.png"][2]) == (8, names, 10)
+    monkeypatch.setattr(baseline, "MEANS", 1)
+    task.draw_means(state)
+    assert len(seen["means.png"][0]) == len(seen["means.png"][1]) == 1
 
 
 @pytest.mark.parametrize("name", ["gmm_mnist", "naive_bayes_mnist"])

@@ -1,39 +1,28 @@
 """The task `gan`: its networks, what each phase changes, devices, resume, samples, warnings and a user's mistakes."""
 
-import functools
 import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
-from gm_jax import evaluate, random, sample
+from gm_jax import evaluate, sample
 from gm_jax.errors import UserError
 from gm_jax.models.dcgan import Discriminator
 from gm_jax.run import open_trained
-from gm_jax.state import create, split_variables
-from gm_jax.step import Phase, make_train_call, make_train_step
+from gm_jax.state import split_variables
+from gm_jax.step import AXIS
 from gm_jax.tasks import DataSpec, make_task
 from gm_jax.tasks.gan import DISCRIMINATOR, GENERATOR
-from gm_jax.tasks.task import Variables
 from gm_jax.workdir import Workdir
-from tests.test_step import map_over
-from tests.tiny import EVERY_GAN_OPTION, EXPERIMENTS, GAN, flags, gm_jax, load, open_tiny, shrunk, train_tiny
+from tests.tiny import EXPERIMENTS, GAN, load, shrunk, train_tiny
 
 DIGITS = DataSpec((16, 16, 1), tuple("0123456789"))
 
 
 def count(tree):
     return sum(x.size for x in jax.tree.leaves(tree))
-
-
-def start(task):
-    """Parameters and state at step 0, by network."""
-    variables = jax.jit(task.init)(jax.random.key(0))
-    split = {net: split_variables(tree) for net, tree in variables.items()}
-    return tuple({net: pair[i] for net, pair in split.items()} for i in range(2))
 
 
 @pytest.mark.parametrize(
@@ -106,139 +95,39 @@ def test_projection_adds_a_product_of_label_and_features(hidden):
     assert float(jnp.min(jnp.abs(logits(1.0) - logits(0.0)))) > 0.0
 
 
-def test_an_averaged_generator_gets_the_statistics_of_its_own_samples():
-    """The first norm sees W z, whose variance the averaged W alone tells."""
-    config = shrunk("dcgan_mnist:modern", batch_size=512, model__latent_dim=8)
+@pytest.mark.parametrize("experiment", ["dcgan_cats", "dcgan_mnist:modern", "gan_mnist"])
+def test_every_norm_is_of_the_global_batch(experiment):
+    """It averages over the devices, once for each norm."""
+    config = shrunk(experiment, **{f"model__{net}__hidden": 4 for net in GAN} if "dcgan" in experiment else {})
     task = make_task(config, DIGITS)
-    params, state = start(task)
-    params[GENERATOR]["hidden"]["kernel"] = 3.0 * params[GENERATOR]["hidden"]["kernel"]
-    standing = task.standing(Variables(params, state))
-    found = standing.model_state[GENERATOR]["batch_stats"]["hidden_norm"]
-    expected = np.square(params[GENERATOR]["hidden"]["kernel"]).sum(0)
-    np.testing.assert_allclose(found["var"], expected, rtol=0.2)
-    np.testing.assert_allclose(found["mean"] / np.sqrt(expected), 0.0, atol=0.1)
-    assert standing.params is params
-    config.optim.generator.ema_decay = None
-    assert make_task(config, DIGITS).standing(Variables(params, state)).model_state is state
+    variables = jax.eval_shape(task.init, jax.random.key(0))
+    params, state = ({net: split_variables(tree)[part] for net, tree in variables.items()} for part in (0, 1))
 
+    def through(params, state, z):
+        x, state = task.generate(params, state, z, None, train=True)
+        return task.discriminate(params, state, x, None, jax.random.split(jax.random.key(0), 2))
 
-@pytest.fixture(scope="module")
-def everything(tmp_path_factory):
-    """A conditional GAN with every option and one layer: task, state at step 0, 64 examples, and two ways to step."""
-    single = {
-        f"model__{net}__{key}": (n,) for net in GAN for key, n in (("multipliers", 1), ("strides", 4), ("kernels", 4))
-    }
-    run = open_tiny(tmp_path_factory.mktemp("all"), "cgan_mnist:modern", **EVERY_GAN_OPTION, **single)
-    optimizers = {net: optax.sgd(0.1, momentum=0.9) for net in (GENERATOR, DISCRIMINATOR)}
-    decays = {GENERATOR: 0.9, DISCRIMINATOR: None}
-    state = create(jax.device_get(jax.jit(run.task.init)(jax.random.key(0))), optimizers, decays)
-    data = {name: np.asarray(x[:64]) for name, x in run.split("train").items()}
-
-    def train(devices, phases, steps, repeats=2):
-        call = make_train_call(make_train_step(phases, optimizers, decays, seed=3))
-        index = np.arange(steps * repeats * 8, dtype=np.int32).reshape(steps, repeats, 8)
-        return map_over(devices, call)(state, data, index)
-
-    @functools.cache
-    def phase(number):  # one step of one phase on one device
-        return train(1, [run.task.phases()[number]], 1)[0]
-
-    return run.task, state, data, train, phase
-
-
-def same(a, b):
-    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
-
-
-def test_two_devices_give_the_update_of_one(everything):
-    task, state, _, train, _ = everything
-    (one, metrics_one), (two, metrics_two) = (train(n, task.phases(), 2) for n in (1, 2))
-    close = functools.partial(np.testing.assert_allclose, rtol=2e-3, atol=2e-5)
-    jax.tree.map(close, (one.params, one.model_state, metrics_one), (two.params, two.model_state, metrics_two))
-    assert all(not same(one.params[net], state.params[net]) for net in one.params)
-
-
-def test_a_phase_changes_its_own_network_alone(everything):
-    _, state, _, _, phase = everything
-    for number, (mine, other) in enumerate([(DISCRIMINATOR, GENERATOR), (GENERATOR, DISCRIMINATOR)]):
-        after = phase(number)
-        assert not same(after.params[mine], state.params[mine])
-        assert not same(after.model_state[mine], state.model_state[mine])
-        for part in ("params", "opt_state", "model_state"):
-            assert same(getattr(after, part)[other], getattr(state, part)[other])
-
-
-def test_critic_steps_equal_a_loop_over_fresh_batches(everything):
-    task, state, data, _, phase = everything
-    after = phase(0)
-    params, model_state = state.params, state.model_state
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(3), 0), 0)
-    momentum = jax.tree.map(np.zeros_like, params[DISCRIMINATOR])
-
-    @functools.partial(jax.pmap, axis_name="batch", devices=jax.devices()[:1], in_axes=(None, None, 0, None))
-    def gradient(params, model_state, batch, key):
-        def loss(own):
-            value, (_, new) = task.discriminator_loss({**params, DISCRIMINATOR: own}, model_state, batch, key)
-            return value, new
-
-        return jax.grad(loss, has_aux=True)(params[DISCRIMINATOR])
-
-    for i in range(2):
-        batch = {**{name: x[None, 8 * i : 8 * i + 8] for name, x in data.items()}, "position": np.arange(8)[None]}
-        grads, model_state = jax.tree.map(
-            lambda x: x[0], gradient(params, model_state, batch, jax.random.fold_in(key, i))
-        )
-        momentum = jax.tree.map(lambda m, g: 0.9 * m + g, momentum, grads)
-        own = jax.tree.map(lambda p, m: p - 0.1 * m, params[DISCRIMINATOR], momentum)
-        params = {**params, DISCRIMINATOR: own}
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-6)
-    jax.tree.map(close, after.params[DISCRIMINATOR], params[DISCRIMINATOR])
-    jax.tree.map(close, after.model_state[DISCRIMINATOR], model_state[DISCRIMINATOR])
-
-
-def test_wrong_labels_are_rejected_by_half():
-    """Against the definition, with the discriminator's own logits of real images under each label."""
-    config = shrunk("cgan_mnist", gan__wrong_labels=True, model__discriminator__dropout=0.0)
-    task = make_task(config, DIGITS)
-    params, state = start(task)
-    images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 1), dtype=np.uint8)
-    batch = {"image": jnp.asarray(images), "label": jnp.arange(8), "position": jnp.arange(8)}
-    key = jax.random.key(5)
-    keys = random.example_keys(key, batch["position"])
-
-    @functools.partial(jax.pmap, axis_name="batch", devices=jax.devices()[:1])
-    def run(batch):
-        z = task.latents(random.fold_in(keys, 0))
-        fake, _ = task.generate(params, state, z, batch["label"], train=True)
-        return task.discriminator_loss(params, state, batch, key)[0], fake
-
-    loss, fake = (x[0] for x in run(jax.tree.map(lambda x: x[None], batch)))
-    x = jnp.asarray(images / 127.5 - 1.0, jnp.float32)
-    discriminate = jax.jit(lambda x, label: task.discriminate(params, state, x, label, train=False)[0])
-
-    def logits(x, label):
-        return np.asarray(discriminate(x, label), np.float64)
-
-    wrong = (batch["label"] + random.randint(random.fold_in(keys, 3), (), 1, 10)) % 10
-    assert not np.any(wrong == batch["label"])
-    softplus = functools.partial(np.logaddexp, 0.0)
-    rejected = [softplus(logits(fake, batch["label"])).mean(), softplus(logits(x, wrong)).mean()]
-    expected = softplus(-logits(x, batch["label"])).mean() + np.mean(rejected)
-    np.testing.assert_allclose(loss, expected, rtol=1e-4)
+    mapped = jax.pmap(through, axis_name=AXIS, in_axes=(None, None, 0), devices=jax.devices()[:1])
+    program = str(jax.make_jaxpr(mapped)(params, state, jnp.zeros((1, 2, config.model.latent_dim))))
+    norms = sum("mean" in layer for net in state.values() for layer in net.get("batch_stats", {}).values())
+    assert program.count("psum") == norms > 0
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A tiny conditional GAN and a tiny classifier of the same images."""
     folder = tmp_path_factory.mktemp("judged")
-    train_tiny(folder / "judge", "lenet_mnist", dataset__image_size=16)
-    train_tiny(folder / "gan", "cgan_mnist:modern", evaluate_every=2)
+    train_tiny(folder / "judge", "fnn_mnist", dataset__image_size=16)
+    train_tiny(folder / "gan", "gan_mnist", **CONDITIONAL)
     return folder
+
+
+CONDITIONAL = {"gan__conditional": True, "optim__generator__ema_decay": 0.9, "evaluate_every": 2}
 
 
 def open_gan(folder, **overrides):
     overrides = {key.replace("__", "."): value for key, value in overrides.items()}
-    return open_trained("cgan_mnist:modern", overrides, Workdir(folder / "gan"))
+    return open_trained("gan_mnist", overrides, Workdir(folder / "gan"))
 
 
 def test_a_sample_is_a_function_of_seed_number_and_label(trained):
@@ -305,22 +194,11 @@ def test_collapse_is_warned_of():
     assert "two samples is 0.077, of two real images -0.333" in warning
 
 
-def test_the_loop_warns_of_collapse_and_shows_the_similarity(tmp_path):
+def test_the_loop_warns_of_collapse_and_shows_the_similarity(trained, tmp_path, caplog, capfd):
     """An alarm of -3 is below every similarity."""
-    result = gm_jax(*flags("dcgan_mnist", tmp_path / "run", evaluate_every=2, gan__collapse_alarm=-3.0))
-    assert result.returncode == 0, result.stderr
-    assert "step 2: the mean cosine similarity of two samples is" in result.stderr
-    assert ", similarity 0." in result.stderr
-
-
-def test_a_lazy_penalty_is_scaled_by_its_interval():
-    eager, lazy = (make_task(shrunk("dcgan_shapes", gan__r1_every=n), DIGITS) for n in (1, 8))
-    assert [phase.every for phase in (eager.phases()[-1], lazy.phases()[-1])] == [1, 8]
-    assert isinstance(lazy.phases()[-1], Phase)
-    params, state = start(eager)
-    batch = {"image": jnp.full((2, 16, 16, 1), 77, jnp.uint8), "position": jnp.arange(2)}
-    losses = [float(jax.jit(task.r1_loss)(params, state, batch, jax.random.key(0))[0]) for task in (eager, lazy)]
-    assert losses[1] == pytest.approx(8 * losses[0], rel=1e-5) and losses[0] > 0
+    train_tiny(tmp_path / "run", "gan_mnist", **CONDITIONAL, gan__collapse_alarm=-3.0)
+    assert "step 2: the mean cosine similarity of two samples is" in caplog.text
+    assert ", similarity " in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from gm_jax import random
 from gm_jax.layers import diff_augment
-from gm_jax.step import AXIS
+from gm_jax.state import create
+from gm_jax.step import AXIS, make_train_call, make_train_step
 from gm_jax.tasks import gan
 from gm_jax.tasks.gan import DISCRIMINATOR, GENERATOR
 from gm_jax.tasks.task import Variables
+from tests.test_step import map_over
 from tests.toys import (
     NAMES,
     PIXELS,
@@ -70,7 +73,7 @@ class ToyDiscriminator(nn.Module):
         seen = self.variable("spectral", "seen", jnp.zeros, ())
         logits = (1.0 + seen.value) * logits * (1.0 if keys is None else random.uniform(keys))
         if train:
-            seen.value = 0.5 * seen.value + jnp.mean(logits)
+            seen.value = 0.5 * seen.value + jax.lax.pmean(jnp.mean(logits), AXIS)
         return logits
 
 
@@ -217,6 +220,40 @@ def test_r1_is_of_real_images_and_stronger_the_rarer(conditional):
     check_phases([lazy], variables, batch, KEY, draw, loss)
 
 
+def test_critic_steps_are_on_fresh_batches_and_two_devices_give_the_update_of_one():
+    task, variables = make(gan__critic_steps=2)
+    optimizers = {net: optax.sgd(0.1, momentum=0.9) for net in (GENERATOR, DISCRIMINATOR)}
+    decays = {GENERATOR: None, DISCRIMINATOR: None}
+    start = {net: {"params": variables.params[net], **variables.model_state[net]} for net in decays}
+    state, data = create(start, optimizers, decays), batch_of(16)
+    call = make_train_call(make_train_step(task.phases(), optimizers, decays, seed=3))
+    index = np.arange(16, dtype=np.int32).reshape(1, 2, 8)
+    (one, metrics_one), (two, metrics_two) = (map_over(n, call)(state, data, index) for n in (1, 2))
+    jax.tree.map(close, (one.params, one.model_state, metrics_one), (two.params, two.model_state, metrics_two))
+
+    def gradient(params, model_state, batch, key):
+        def loss(own):
+            value, (_, new) = task.discriminator_loss({**params, DISCRIMINATOR: own}, model_state, batch, key)
+            return value, new
+
+        return jax.value_and_grad(loss, has_aux=True)(params[DISCRIMINATOR])
+
+    mapped = jax.pmap(gradient, axis_name=AXIS, in_axes=(None, None, 0, None), devices=jax.devices()[:1])
+    (params, model_state), losses = variables, []
+    momentum = jax.tree.map(np.zeros_like, params[DISCRIMINATOR])
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(3), 0), 0)
+    for i in range(2):
+        batch = {**{name: x[None, 8 * i : 8 * i + 8] for name, x in data.items()}, "position": np.arange(8)[None]}
+        found = mapped(params, model_state, batch, jax.random.fold_in(key, i))
+        (loss, model_state), grads = jax.tree.map(lambda x: x[0], found)
+        momentum = jax.tree.map(lambda m, g: 0.9 * m + g, momentum, grads)
+        params = {**params, DISCRIMINATOR: jax.tree.map(lambda p, m: p - 0.1 * m, params[DISCRIMINATOR], momentum)}
+        losses.append(loss)
+    compare(one.params[DISCRIMINATOR], params[DISCRIMINATOR])
+    compare(one.model_state[DISCRIMINATOR], model_state[DISCRIMINATOR])
+    close(metrics_one["discriminator_loss"], [np.mean(losses)])
+
+
 @pytest.mark.parametrize(("name", "conditional"), [("non_saturating", True), ("least_squares", False)])
 def test_validation(name, conditional):
     """Networks as they are used: running statistics, no dropout, no augmentation, no smoothing; two samples each."""
@@ -334,16 +371,15 @@ def test_without_labels_nothing_is_of_a_class(tmp_path):
     assert task.figures().keys() == {"samples", "interpolation", "losses", "quality"}
 
 
-def test_networks_start_from_keys_of_their_own():
-    task, _ = make()
-    keys = jax.random.split(KEY)
-    task.generator, task.discriminator = (Echo() for _ in range(2))
-    made = task.init(KEY)
-    for net, key, seen in ((GENERATOR, keys[0], (1, LATENTS)), (DISCRIMINATOR, keys[1], (1, *SHAPE))):
-        close(made[net]["params"]["w"], Echo().init(key, jnp.zeros(seen), jnp.zeros(1, int))["params"]["w"])
-
-
 class Echo(nn.Module):
     @nn.compact
     def __call__(self, x, label):
-        return self.param("w", nn.initializers.normal(), x.shape)
+        return self.param("w", lambda key: (jax.random.key_data(key), x, label))
+
+
+def test_networks_start_from_keys_of_their_own():
+    task, _ = make()
+    task.generator = task.discriminator = Echo()
+    made, keys, label = task.init(KEY), jax.random.split(KEY), np.zeros(1)
+    for net, key, x in ((GENERATOR, keys[0], np.zeros((1, LATENTS))), (DISCRIMINATOR, keys[1], np.zeros((1, *SHAPE)))):
+        compare(made[net]["params"], Echo().init(key, x, label)["params"])
