@@ -70,7 +70,11 @@ BY_MODEL = {  # model.name
     "resnet9": {"model.widths": (4, 4, 4)},
 }
 SMALL_SHAPES = {"dataset.name": "shapes", "dataset.image_size": 16}
-BY_DATASET = {"celeb_a": SMALL_SHAPES, "cats": SMALL_SHAPES, "faces64": SMALL_SHAPES}  # in place of what is not at hand
+BY_DATASET = {  # in place of what is not at hand
+    "celeb_a": SMALL_SHAPES,
+    "cats": {**SMALL_SHAPES, "dataset.split": "train", "evaluation.split": "test"},
+    "faces64": SMALL_SHAPES,
+}
 
 
 EVERY_GAN_OPTION = {  # of those that fit together
