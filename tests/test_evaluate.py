@@ -73,6 +73,12 @@ def test_what_is_held_out_trains_nothing_and_chooses_the_best(tmp_path, monkeypa
     assert record["best_chosen_by"] == {"examples": "validation", "n": 150, "held_out": 150}
 
 
+def test_any_split_may_be_trained_on(tmp_path):
+    run = open_tiny(tmp_path, "fnn_mnist", dataset__split="test")
+    assert len(run.partition[0]) == 297 - 29
+    np.testing.assert_array_equal(run.training()["image"], run.split("test")["image"][run.partition[0]])
+
+
 def test_without_a_held_out_part_the_scores_are_of_seen_images(tmp_path):
     run = open_tiny(tmp_path, "fnn_mnist", dataset__validation=0)
     name, examples = run.validation()

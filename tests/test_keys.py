@@ -1,0 +1,114 @@
+"""Every key of every config does what its comment says: the test that shows it, by key."""
+
+import ast
+from pathlib import Path
+
+from gm_jax.workdir import flatten
+from tests.tiny import EXPERIMENTS, load
+
+GAN = "test_gan_phases::test_losses_of_both_networks"
+CRITIC_STEPS = "test_gan_phases::test_critic_steps_are_on_fresh_batches_and_two_devices_give_the_update_of_one"
+VAE = "test_vae::test_loss_is_minus_the_bound_with_its_weights"
+DIFFUSION = "test_diffusion_task::test_loss_is_the_error_of_the_objective_and_some_labels_are_hidden"
+OPTIM = "test_optim::test_optimisers_are_those_of_the_papers"
+RATES = "test_optim::test_learning_rates_warm_up_and_decay"
+OWN = "test_optim::test_a_network_may_have_settings_of_its_own"
+FOUND = "test_data::test_environment_then_home"
+
+SHOWN_BY = {
+    "task": "test_configs::test_workdir_holds_what_the_contract_says",
+    "seed": "test_step::test_noise_follows_from_seed_step_phase_and_repeat",
+    "steps": "test_configs::test_three_and_three_steps_equal_six",
+    "batch_size": "test_step::test_batches_are_a_function_of_seed_and_step",
+    "steps_per_call": "test_step::test_scanned_steps_equal_single_steps_bit_for_bit",
+    "log_every": "test_configs::test_workdir_holds_what_the_contract_says",
+    "evaluate_every": "test_configs::test_workdir_holds_what_the_contract_says",
+    "checkpoint_every": "test_configs::test_workdir_holds_what_the_contract_says",
+    "keep_checkpoints": "test_checkpoint::test_keeps_the_last_two_and_the_best",
+    "dataset.name": FOUND,
+    "dataset.data_dir": FOUND,
+    "dataset.folder": "test_data::test_folder_with_splits_and_classes",
+    "dataset.embedded": "test_data::test_stand_in_forbidden",
+    "dataset.image_size": "test_data::test_sizes_that_vary_need_an_image_size",
+    "dataset.split": "test_evaluate::test_any_split_may_be_trained_on",
+    "dataset.validation": "test_evaluate::test_what_is_held_out_trains_nothing_and_chooses_the_best",
+    "evaluation.split": "test_evaluate::test_samples_are_compared_with_each_other_and_with_training_images",
+    "evaluation.n": "test_evaluate::test_a_batch_of_some_examples",
+    "evaluation.batch_size": "test_classifier::test_evaluation_counts_every_example_once",
+    "evaluation.samples": "test_evaluate::test_samples_are_compared_with_each_other_and_with_training_images",
+    "evaluation.judge": "test_gan::test_a_trained_classifier_judges_samples",
+    "evaluation.importance_samples": "test_vae::test_importance_samples_are_decoded_in_equal_chunks_of_ten_at_most",
+    "sampling.n": "test_configs::test_other_modes",
+    "sampling.seed": "test_gan::test_a_sample_is_a_function_of_seed_number_and_label",
+    "sampling.batch_size": "test_baselines::test_same_seed_same_samples_whatever_the_chunk",
+    "sampling.label": "test_gan::test_a_sample_is_a_function_of_seed_number_and_label",
+    "sampling.arithmetic": "test_gan::test_figures_of_arithmetic_and_training",
+    "sampling.sampler": "test_diffusion_task::test_steps_and_eta_of_the_samplers",
+    "sampling.steps": "test_diffusion_task::test_steps_and_eta_of_the_samplers",
+    "sampling.eta": "test_diffusion_task::test_samples_with_noise_in_every_step",
+    "sampling.guidance": "test_diffusion_task::test_guidance_runs_from_unconditional_over_conditional_onwards",
+    "optim.name": OPTIM,
+    "optim.beta1": OPTIM,
+    "optim.beta2": OPTIM,
+    "optim.epsilon": OPTIM,
+    "optim.nesterov": OPTIM,
+    "optim.weight_decay": OPTIM,
+    "optim.learning_rate": "test_optim::test_the_learning_rate_reaches_the_optimiser",
+    "optim.warmup_steps": RATES,
+    "optim.decay": RATES,
+    "optim.decay_steps": RATES,
+    "optim.clip_norm": "test_optim::test_gradients_are_clipped_to_a_norm_over_all_parameters",
+    "optim.ema_decay": "test_step::test_a_step_is_gradient_descent_with_an_average_that_warms_up",
+    "optim.generator.learning_rate": OWN,
+    "optim.discriminator.learning_rate": OWN,
+    "optim.generator.ema_decay": OWN,
+    "optim.discriminator.clip_weights": "test_optim::test_weights_are_clipped_after_the_update",
+    "augment.flip": "test_classifier::test_flip_mirrors_about_half_and_is_an_involution",
+    "augment.crop": "test_classifier::test_crop_reaches_every_shift_up_to_the_padding",
+    "augment.cutout": "test_classifier::test_cutout_blanks_a_square_with_the_mean",
+    "classifier.classes": "test_classifier::test_a_config_that_does_not_fit_is_told",
+    "classifier.mean": "test_classifier::test_validation_evaluation_and_features",
+    "classifier.std": "test_classifier::test_validation_evaluation_and_features",
+    "classifier.flip_at_test": "test_classifier::test_validation_evaluation_and_features",
+    "classifier.label_smoothing": "test_classifier::test_loss_has_smoothed_labels_and_is_logged_without",
+    "autoencoder.noise": "test_autoencoder::test_loss_is_the_squared_error_and_the_penalty",
+    "autoencoder.penalty": "test_autoencoder::test_loss_is_the_squared_error_and_the_penalty",
+    "autoencoder.penalty_weight": "test_autoencoder::test_loss_is_the_squared_error_and_the_penalty",
+    "autoencoder.target_activity": "test_autoencoder::test_loss_is_the_squared_error_and_the_penalty",
+    "vae.likelihood": VAE,
+    "vae.scale": VAE,
+    "vae.binarise": VAE,
+    "vae.beta": VAE,
+    "vae.warmup_steps": VAE,
+    "vae.free_bits": VAE,
+    "vae.train_samples": VAE,
+    "gan.loss": GAN,
+    "gan.critic_steps": CRITIC_STEPS,
+    "gan.label_smoothing": GAN,
+    "gan.gradient_penalty": GAN,
+    "gan.conditional": GAN,
+    "gan.wrong_labels": GAN,
+    "gan.augment": GAN,
+    "gan.r1": "test_gan_phases::test_r1_is_of_real_images_and_stronger_the_rarer",
+    "gan.r1_every": "test_gan_phases::test_r1_is_of_real_images_and_stronger_the_rarer",
+    "gan.collapse_alarm": "test_gan::test_collapse_is_warned_of",
+    "diffusion.timesteps": DIFFUSION,
+    "diffusion.schedule": "test_diffusion_math::test_schedules_are_found_by_name_and_mistakes_are_named",
+    "diffusion.beta_start": "test_evaluate::test_a_chain_that_ends_before_the_prior_is_refused",
+    "diffusion.beta_end": "test_evaluate::test_a_chain_that_ends_before_the_prior_is_refused",
+    "diffusion.prediction": DIFFUSION,
+    "diffusion.objective": DIFFUSION,
+    "diffusion.conditional": DIFFUSION,
+    "diffusion.label_dropout": DIFFUSION,
+}
+
+
+def test_every_key_is_shown_by_a_test_that_exists():
+    """Networks' own keywords are compared with PyTorch in test_networks; a new key needs a test and a line here."""
+    configs = [flatten(load(experiment)) for experiment in EXPERIMENTS]
+    keys = {key for config in configs for key in config if not key.startswith(("model.", "if_embedded."))}
+    assert keys == SHOWN_BY.keys()
+    for file in {shown.partition("::")[0] for shown in SHOWN_BY.values()}:
+        tree = ast.parse((Path(__file__).parent / f"{file}.py").read_text())
+        tests = {f"{file}::{node.name}" for node in tree.body if isinstance(node, ast.FunctionDef)}
+        assert {shown for shown in SHOWN_BY.values() if shown.startswith(f"{file}::")} <= tests
