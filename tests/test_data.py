@@ -26,9 +26,10 @@ from PIL import Image
 from tensorboardX.record_writer import RecordWriter, masked_crc32c
 
 from gm_jax import data
-from gm_jax.data import cache, download, prepare, shapes, tfrecord
+from gm_jax.data import cache, download, prepare, shapes, tfds_decode, tfrecord
 from gm_jax.data.builders import idx
 from gm_jax.data.dataset import Split
+from gm_jax.data.image import to_array
 from gm_jax.errors import UserError
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "tfds"
@@ -161,6 +162,8 @@ def test_prepare_says_what_is_wrong(tmp_path, capsys):
     for name, message in {"mnsit": "'mnist'", "shapes": "nothing to prepare", "cifar10": "does not answer"}.items():
         assert prepare.main([name, f"--data_dir={tmp_path}"]) == 2
         assert message in capsys.readouterr().err
+    assert prepare.main(["cifar10", f"--data_dir={tmp_path}", f"--source={tmp_path}"]) == 2
+    assert "--source serves mnist" in capsys.readouterr().err
 
 
 def test_newest_version_and_direct_directories(data_dir):
@@ -185,6 +188,9 @@ def test_environment_then_home(data_dir, home, monkeypatch):
     assert data.load(config("fashion_mnist")).location.startswith(str(data_dir))
     monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir / "empty"))
     assert data.load(config("fashion_mnist")).location.startswith(str(home))
+    (home / "tensorflow_datasets").rename(home / "mine")
+    monkeypatch.setenv("TFDS_DATA_DIR", "~/mine")
+    assert data.load(config("fashion_mnist")).location.startswith(str(home / "mine"))
 
 
 def test_damaged_records(data_dir):
@@ -230,7 +236,7 @@ def portraits(tmp_path_factory):
     return root
 
 
-def test_attributes_and_sizes(portraits):
+def test_attributes_and_sizes(portraits, warnings):
     """Nested bools and class labels become attributes that stay with their images; the crop is central."""
     dataset = data.load(config("portraits/small", data_dir=str(portraits), image_size=16))
     assert dataset.attribute_names == {"Smiling": ("no", "yes"), "hair": ("dark", "fair")}
@@ -241,6 +247,8 @@ def test_attributes_and_sizes(portraits):
     assert np.array_equal(split.images, np.broadcast_to(split.images[:, 8:9, 8:9], split.images.shape))
     assert split.attributes["Smiling"].tolist() == (index % 2).tolist()
     assert split.attributes["hair"].tolist() == (index % 3 // 2).tolist()
+    again = data.load(config("portraits/small", data_dir=str(portraits), image_size=16)).split("varied")
+    assert not warnings and again.attributes["hair"].dtype == split.attributes["hair"].dtype == np.int32
 
 
 # TFRecord
@@ -293,14 +301,25 @@ def test_tfrecord_gives_what_array_record_gives(portraits, tmp_path, shards, tem
 
 
 def test_tfrecord_has_labels_and_is_cached(data_dir, monkeypatch):
+    """As older versions of TFDS describe it, too: without format and names of the files."""
     before = data.load(config("fashion_mnist", data_dir=str(data_dir)))
     sha, labels = before.fingerprint("train"), before.split("train").labels.tolist()
     to_tfrecord(data_dir / "fashion_mnist" / "3.0.1", 3)
+    path = data_dir / "fashion_mnist" / "3.0.1" / "dataset_info.json"
+    older = json.loads(path.read_text())
+    del older["fileFormat"]
+    for split in older["splits"]:
+        del split["filepathTemplate"]
+    path.write_text(json.dumps(older))
+    monkeypatch.setattr(tfds_decode, "_CHUNK", 7)  # the last chunk is of one example
     after = data.load(config("fashion_mnist", data_dir=str(data_dir)))
     assert after.fingerprint("train") == sha and after.split("train").labels.tolist() == labels
     monkeypatch.setattr(tfrecord, "Records", lambda paths: pytest.fail("decoded again"))
     assert data.load(config("fashion_mnist", data_dir=str(data_dir))).fingerprint("train") == sha
-    next(data_dir.glob("*/*/*train.tfrecord-00001-of-00003")).touch()
+    path = next(data_dir.glob("*/*/*train.tfrecord-00001-of-00003"))
+    status = path.stat()
+    path.write_bytes(path.read_bytes() + b"more")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     with pytest.raises(pytest.fail.Exception, match="decoded again"):
         data.load(config("fashion_mnist", data_dir=str(data_dir))).split("train")
 
@@ -323,7 +342,7 @@ def flipped(raw: bytes, place: int) -> bytes:
     ("damage", "message"),
     [
         (lambda raw: flipped(raw, 200), "is damaged at byte 0"),  # in the image
-        (lambda raw: flipped(raw, len(raw) - 1), "is damaged at byte"),
+        (lambda raw: flipped(raw, len(raw) - 1), "is damaged at byte {last}"),
         (lambda raw: flipped(raw, 9), "is damaged at byte 0"),
         (lambda raw: flipped(raw, 0), "is cut off or damaged"),
         (lambda raw: raw[:-1], "is cut off or damaged"),
@@ -338,10 +357,14 @@ def flipped(raw: bytes, place: int) -> bytes:
 def test_damaged_tfrecord(data_dir, damage, message):
     to_tfrecord(data_dir / "fashion_mnist" / "3.0.1", 3)
     path = next(data_dir.glob("*/*/*train.tfrecord-00002-of-00003"))
-    raw = damage(path.read_bytes())
+    whole = path.read_bytes()
+    raw = damage(whole)
     path.unlink() if raw is None else path.write_bytes(raw)
     told = error("fashion_mnist", data_dir=str(data_dir))
-    assert message in told and path.name in told and "prepare it again" in told
+    last = 0
+    while (following := last + 16 + int.from_bytes(whole[last : last + 8], "little")) < len(whole):
+        last = following
+    assert message.format(last=last) in told and path.name in told and "prepare it again" in told
 
 
 @pytest.mark.parametrize(
@@ -398,6 +421,82 @@ def test_descriptions_of_older_and_other_libraries(data_dir):
     assert "has no prepared data set" in error("fashion_mnist", **keys)
 
 
+def test_features(tmp_path):
+    """Class labels and bools in sorted order, the whole path where a name is ambiguous; what cannot be used is told."""
+    label = {"classLabel": {"numClasses": "2"}}
+    bool_tensor = {"tensor": {"dtype": "bool", "shape": {}}}
+    bools = {"tensor": {"dtype": "bool", "shape": {"dimensions": ["2"]}}}
+    image = {"dtype": "uint8", "shape": {"dimensions": ["-1", "8", "4"]}}
+    features = {
+        "z": bool_tensor,
+        "label": label,
+        "b": {"featuresDict": {"features": {"kind": label, "bools": bools}}},
+        "a": {
+            "featuresDict": {"features": {"kind": bool_tensor, "deep": {"featuresDict": {"features": {"er": label}}}}}
+        },
+    }
+
+    def read(**changed):
+        content = {"featuresDict": {"features": {**features, "image": {"image": {**image, **changed}}}}}
+        (tmp_path / "features.json").write_text(json.dumps(content))
+        return tfds_decode.read_features(tmp_path)
+
+    (tmp_path / "b-kind.labels.txt").write_text("cat\n dog \n\n")
+    found = read()
+    assert (found.image_shape, found.label_names) == ((-1, 8, 4), ("0", "1"))
+    numbers, truth = ("0", "1"), ("no", "yes")
+    kinds = {"a/deep/er": numbers, "a/kind": truth, "b/kind": ("cat", "dog"), "z": truth}
+    assert found.attributes == kinds and list(found.attributes) == sorted(kinds)
+    assert [found.attribute_name(path) for path in kinds] == ["er", "a/kind", "b/kind", "z"]
+    features["label"] = bool_tensor
+    assert read().label_names is None and read().attributes["label"] == truth
+    with pytest.raises(UserError, match="no 8-bit feature 'image'"):
+        read(dtype="uint16")
+    with pytest.raises(UserError, match=r"the shape \(8, 8, 2\), not 1, 3 or 4 channels"):
+        read(shape={"dimensions": ["8", "8", "2"]})
+
+
+def change_features(version: Path, change) -> None:
+    """Apply `change` to the dictionary of features in `features.json`."""
+    content = json.loads((version / "features.json").read_text())
+    change(content["featuresDict"]["features"])
+    (version / "features.json").write_text(json.dumps(content))
+
+
+def test_stated_and_found_sizes(data_dir):
+    """An image_size keeps the channels; a size that is not stated is found in the first image."""
+    assert data.load(config("fashion_mnist", data_dir=str(data_dir), image_size=14)).image_shape == (14, 14, 1)
+    version = data_dir / "fashion_mnist" / "3.0.1"
+    change_features(version, lambda features: features["image"]["image"]["shape"]["dimensions"].__setitem__(1, "-1"))
+    assert data.load(config("fashion_mnist", data_dir=str(data_dir))).image_shape == (28, 28, 1)
+    to_tfrecord(version)
+    (path,) = version.glob("*train.tfrecord*")
+    writer = RecordWriter(str(path))
+    for _ in range(50):
+        writer.write(b"")
+    writer.close()
+    assert f"{path.name} in {version} cannot be read (example 0: it has 0 values of 'image')" in error(
+        "fashion_mnist", data_dir=str(data_dir)
+    )
+    info = json.loads((version / "dataset_info.json").read_text())
+    info["splits"] = [{"name": "train"}]
+    (version / "dataset_info.json").write_text(json.dumps(info))
+    assert "has no examples" in error("fashion_mnist", data_dir=str(data_dir))
+
+
+def test_changed_features_are_not_served_stale(data_dir, portraits, tmp_path):
+    keys = {"data_dir": str(data_dir)}
+    assert data.load(config("fashion_mnist", **keys)).split("train").labels is not None
+    change_features(data_dir / "fashion_mnist" / "3.0.1", lambda features: features.pop("label"))
+    assert data.load(config("fashion_mnist", **keys)).split("train").labels is None
+    shutil.copytree(portraits, tmp_path / "portraits")
+    keys = {"data_dir": str(tmp_path / "portraits"), "image_size": 16}
+    assert list(data.load(config("portraits/small", **keys)).split("train").attributes) == ["Smiling", "hair"]
+    version = tmp_path / "portraits" / "portraits" / "small" / "1.0.0"
+    change_features(version, lambda features: features["attributes"]["featuresDict"]["features"].pop("hair"))
+    assert list(data.load(config("portraits/small", **keys)).split("train").attributes) == ["Smiling"]
+
+
 def test_formats(data_dir):
     """Both formats: array_record is read. Neither: one line with the command."""
     version = data_dir / "fashion_mnist" / "3.0.1"
@@ -417,7 +516,7 @@ def test_formats(data_dir):
 def test_sizes_that_vary_need_an_image_size(portraits):
     dataset = data.load(config("portraits/small", data_dir=str(portraits)))
     assert dataset.split("train").images.shape == (6, 20, 30, 3)
-    with pytest.raises(UserError, match="image_size"):
+    with pytest.raises(UserError, match=r"^images of .* vary in size \(30x20 and 3[1-5]x20\): give .*image_size"):
         dataset.split("varied")
 
 
@@ -438,6 +537,8 @@ def test_stand_in_is_announced(warnings):
         assert "1,797" in dataset.stand_in and words in dataset.stand_in
         (line,) = warnings
         assert line.startswith(dataset.stand_in) and "no network in tests" in line and "data_dir" in line
+    dataset = data.load(config("mnist", image_size=32))
+    assert dataset.image_shape == (32, 32, 1) and "32x32" in dataset.stand_in
 
 
 def test_stand_in_forbidden(data_dir):
@@ -513,12 +614,14 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_download(host, tmp_path):
+def test_download(host, tmp_path, monkeypatch):
     """From a host that answers: the set ends as a prepared TFDS directory."""
     dataset = data.load(config("mnist", data_dir=str(tmp_path / "data")))
     assert (dataset.origin, dataset.stand_in) == ("tfds", None)
     assert sorted(map(bytes, dataset.split("test").images)) == sorted(map(bytes, host[1]["test"][0]))
     assert data.load(config("mnist", data_dir=str(tmp_path / "data"))).location == dataset.location
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "first"))
+    assert data.load(config("mnist")).location.startswith(str(tmp_path / "first"))
 
 
 def test_download_that_fails(host, tmp_path):
@@ -534,6 +637,7 @@ def test_tensorflow_is_named_where_it_is_missing(monkeypatch):
     monkeypatch.setattr(download, "silence", lambda url: None)
     monkeypatch.setattr(download.importlib.util, "find_spec", lambda name: None)
     assert "pip install tensorflow-cpu" in error("cifar10")
+    assert "downloaded by hand, see https://www.tensorflow.org/datasets/catalog/" in error("imagenet2012")
 
 
 # The cache
@@ -570,6 +674,7 @@ def damage_bit(path: Path) -> None:
         ("images.npy", damage_bit),
         ("labels.npy", damage_bit),
         ("images.npy", lambda path: path.write_bytes(path.read_bytes()[:-100])),
+        ("images.npy", lambda path: path.write_bytes(path.read_bytes() + b"more")),
         ("images.npy", lambda path: path.write_bytes(b"x" * path.stat().st_size)),
         ("images.npy", Path.unlink),
         ("meta.json", lambda path: path.write_text("{")),
@@ -596,7 +701,7 @@ def test_image_shape_of_a_damaged_cache_is_not_believed(tmp_path, warnings):
     (path,) = Path("~/.cache/gm_jax/data").expanduser().glob("cats-all-*/meta.json")
     path.write_text(re.sub(r'("shape": \[\s+1,\s+)8', r"\g<1>9", path.read_text()))
     assert data.load(config("cats", folder=str(tmp_path / "cats"))).fingerprint("all") == sha
-    assert "images.npy holds uint8 (1, 8, 8, 3)" in warnings[0]
+    assert "images.npy holds (1, 8, 8, 3)" in warnings[0]
 
 
 def test_flipped_bit_is_found_in_a_large_cache(tmp_path, monkeypatch, warnings):
@@ -614,12 +719,40 @@ def test_flipped_bit_is_found_in_a_large_cache(tmp_path, monkeypatch, warnings):
 def test_slow_verification_is_announced(data_dir, monkeypatch):
     lines = []
     monkeypatch.setattr(logging, "info", lambda message, *arguments: lines.append(message % arguments))
-    monkeypatch.setattr(cache, "SLOW_BYTES", 50 * 28 * 28 - 1)
-    for announced in (False, True, False):
+    data.load(config("fashion_mnist", data_dir=str(data_dir))).split("train")  # builds the cache
+    for limit, announced in {cache.SLOW_BYTES: False, 50 * 28 * 28 - 1: True}.items():
+        monkeypatch.setattr(cache, "SLOW_BYTES", limit)
         data.load(config("fashion_mnist", data_dir=str(data_dir))).split("train")
         assert any("Verifying" in line for line in lines) == announced
-        monkeypatch.setattr(cache, "SLOW_BYTES", 50 * 28 * 28 - (not announced))
-        lines.clear()
+
+
+def test_entry_of_another_format_or_shape_is_rebuilt(tmp_path, monkeypatch):
+    one = cache.Cache("a/set", {}, {}, beside=tmp_path)
+    filled = []
+
+    def load(count):
+        split, _ = one.load("train", (count, 4, 4, 1), lambda images: filled.append(count) or (None, {}))
+        assert len(split) == count
+
+    for count in (3, 3, 2, 2):
+        load(count)
+    monkeypatch.setattr(cache, "FORMAT", cache.FORMAT + 1)
+    load(2)
+    assert filled == [3, 2, 2]
+    (directory,) = (tmp_path / "gm_jax_cache").iterdir()
+    assert directory.name.startswith("a-set-train-") and directory.stat().st_mode & 0o777 == 0o755
+
+
+def test_what_a_killed_process_left_is_removed_after_a_day(tmp_path):
+    one = cache.Cache("one", {}, {}, beside=tmp_path)
+    one.load("train", (3, 4, 4, 1), lambda images: (None, {}))
+    (directory,) = (tmp_path / "gm_jax_cache").iterdir()
+    for suffix, hours in {"old": 25, "new": 23}.items():
+        left = directory.with_name(f".{directory.name}.{suffix}")
+        left.mkdir()
+        os.utime(left, (time.time() - 3600 * hours,) * 2)
+    one.load("train", (2, 4, 4, 1), lambda images: (None, {}))
+    assert {path.name for path in directory.parent.iterdir()} == {directory.name, f".{directory.name}.new"}
 
 
 def test_fingerprint_never_changes():
@@ -642,6 +775,9 @@ def test_changed_source_is_not_served_stale(tmp_path):
     assert after.split("train").images[0, 0, 0].tolist() == [99, 0, 0]
     assert before.fingerprint("train") != after.fingerprint("train")
     assert before.split("train").images[0, 0, 0].tolist() == [10, 0, 0]  # an open memory map stays whole
+    Image.new("RGB", (8, 8), (77, 0, 0)).save(paths[0], compress_level=0)
+    os.utime(paths[0], ns=(0, 0))  # another size at the same time
+    assert data.load(config("mine", **keys)).split("train").images[0, 0, 0].tolist() == [77, 0, 0]
 
 
 def test_cache_places(data_dir, home, monkeypatch, warnings):
@@ -659,6 +795,11 @@ def test_cache_places(data_dir, home, monkeypatch, warnings):
     (home / "locked").mkdir(mode=0o555)
     monkeypatch.setenv("GM_JAX_CACHE", str(home / "locked"))
     with pytest.raises(UserError, match="cannot be written"):
+        load()
+    monkeypatch.setenv("GM_JAX_CACHE", str(home / "full"))
+    full = shutil.disk_usage(home)._replace(free=50 * 28 * 28)
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="or is full"):
+        patch.setattr(shutil, "disk_usage", lambda path: full)
         load()
     monkeypatch.delenv("GM_JAX_CACHE")
     monkeypatch.setenv("HOME", str(home / "locked"))
@@ -784,6 +925,7 @@ def write_folder(root: Path, reds: dict[str, int], size=(8, 8), mode="RGB") -> l
 def test_folder_with_splits_and_classes(tmp_path):
     root = tmp_path / "cats"
     write_folder(root / "train", {"tabby/1.png": 1, "black/2.bmp": 2, "black/deep/3.PNG": 3, ".hidden.png": 9})
+    write_folder(root / "train" / ".hidden", {"5.png": 5})
     write_folder(root / "test", {"tabby/4.webp": 0})
     (root / "train" / "notes.txt").write_text("no image")
     dataset = data.load(config("anything", folder=str(root)))
@@ -791,7 +933,7 @@ def test_folder_with_splits_and_classes(tmp_path):
     assert dataset.label_names == ("black", "tabby") and dataset.sizes == {"train": 3, "test": 1}
     train = dataset.split("train")
     assert dict(zip(train.images[:, 0, 0, 0], train.labels, strict=True)) == {1: 1, 2: 0, 3: 0}
-    assert dataset.split("test").labels.tolist() == [1]
+    assert dataset.split("test").labels.tolist() == [1] and dataset.split("test").labels.dtype == np.int32
 
 
 def test_folder_without_splits_is_divided_by_name(tmp_path):
@@ -864,18 +1006,22 @@ def test_link_to_the_outside_of_a_folder(tmp_path, warnings):
 
 
 def test_names_of_split_folders(tmp_path, warnings):
-    """Any case; without a folder for training, too, if all images lie in such folders; what lies outside is told."""
+    """In any case; without a folder for training, too, if all images lie in such folders; what lies outside is told."""
+    names = ("train", "test", "val", "validation", "trainA", "trainB", "testA", "testB")
+    write_folder(tmp_path / "zero", {f"{name}/1.png": 1 for name in names})
+    assert data.load(config("x", folder=str(tmp_path / "zero"))).sizes == dict.fromkeys(names, 1)
     write_folder(tmp_path / "one", {"Train/1.png": 1, "TEST/2.png": 2})
     assert data.load(config("x", folder=str(tmp_path / "one"))).sizes == {"train": 1, "test": 1}
     write_folder(tmp_path / "two", {"testA/1.png": 1, "val/2.png": 2})
     assert "no split 'train': it has val, testA" in error("x", folder=str(tmp_path / "two"))
     write_folder(tmp_path / "three", {"test/1.png": 1, "tabby/2.png": 2})
+    (tmp_path / "three" / "train").write_text("a file")
     assert data.load(config("x", folder=str(tmp_path / "three"))).label_names == ("tabby", "test")
     assert not warnings
-    write_folder(tmp_path / "four", {"train/1.png": 1, "2.png": 2})
+    write_folder(tmp_path / "four", {"trainB/1.png": 1, "2.png": 2})
     write_folder(tmp_path / "four", {"extra/3.png": 3}, size=(9, 9))
-    assert data.load(config("x", folder=str(tmp_path / "four"))).sizes == {"train": 1}
-    assert warnings[0].startswith(f"2 images of {tmp_path / 'four'} lie outside its folders train and are left out")
+    assert data.load(config("x", folder=str(tmp_path / "four"))).sizes == {"trainB": 1}
+    assert warnings[0].startswith(f"2 images of {tmp_path / 'four'} lie outside its folders trainB and are left out")
 
 
 def test_folder_channels(tmp_path):
@@ -888,8 +1034,20 @@ def test_folder_channels(tmp_path):
 
 
 def test_transparent_pixels_are_laid_over_white(tmp_path):
-    Image.new("RGBA", (8, 8), (200, 0, 0, 0)).save(tmp_path / "a.png")
-    assert (data.load(config("x", folder=str(tmp_path))).split("train").images == 255).all()
+    """Unless the result has an alpha channel; grey ones stay grey."""
+    Image.new("LA", (8, 8), (200, 0)).save(tmp_path / "a.png")
+    assert data.load(config("x", folder=str(tmp_path))).image_shape == (8, 8, 1)
+    clear = Image.new("RGBA", (8, 8), (200, 0, 0, 0))
+    clear.save(tmp_path / "b.png")
+    Image.new("RGB", (8, 8), (200, 0, 0)).save(tmp_path / "c.png", transparency=(200, 0, 0))
+    assert (data.load(config("x", folder=str(tmp_path))).split("all").images == 255).all()
+    assert to_array(clear, 4, None)[0, 0].tolist() == [200, 0, 0, 0]
+
+
+def test_shrinking_averages_pixels():
+    board = Image.fromarray(np.indices((16, 24)).sum(0).astype(np.uint8) % 2 * 255)
+    small = to_array(board, 1, 4).astype(int)
+    assert small.shape == (4, 4, 1) and np.abs(small - 127.5).max() < 30
 
 
 def test_exif_orientation(tmp_path):
@@ -903,13 +1061,15 @@ def test_exif_orientation(tmp_path):
     assert image.shape == (16, 8, 3) and image[:6].min() > 150 and image[10:].max() < 50
 
 
-def test_folder_of_several_sizes(tmp_path):
+def test_folder_of_several_sizes(tmp_path, warnings):
     write_folder(tmp_path, {"a.png": 10})
     write_folder(tmp_path, {"b.png": 20}, size=(12, 10))
     told = error("x", folder=str(tmp_path))
     assert "a.png is 8x8" in told and "b.png is 12x10" in told and "image_size" in told
     images = data.load(config("x", folder=str(tmp_path), image_size=6)).split("train").images
     assert images.shape == (2, 6, 6, 3) and images[:, 3, 3, 0].tolist() == [10, 20]
+    assert data.load(config("x", folder=str(tmp_path), image_size=4)).split("train").images.shape == (2, 4, 4, 3)
+    assert len(list(Path("~/.cache/gm_jax/data").expanduser().iterdir())) == 2 and not warnings
 
 
 def test_folder_mistakes(tmp_path):
