@@ -1,31 +1,38 @@
-"""gm_jax.main, but the process sends itself a signal: `interrupted.py SIGKILL step 3 --config=...`.
+"""gm_jax.main, but the process sends itself a signal: `interrupted SIGKILL step 3 --config=...`.
 
 "step N": as soon as step N is logged. "save N": while the checkpoint of step N is being written, in the background.
+"call N": while the devices compute the call that comes after step N.
 """
 
 import os
 import signal
 import sys
+from collections.abc import Callable
 
-from gm_jax import checkpoint, main, workdir
+from gm_jax import checkpoint, main, train, workdir
 
 name, moment, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
 del sys.argv[1:4]
 
 
-def interrupt_after(owner, method: str) -> None:
-    original = getattr(owner, method)
+def interrupting(function: Callable, step_of: Callable) -> Callable:
+    """Return `function`, which sends the signal as soon as it has returned, if its arguments are of that step."""
 
-    def replaced(self, step, *args):
-        original(self, step, *args)
+    def replaced(*args):
+        step = int(step_of(*args))  # first: a call gives its state away
+        result = function(*args)
         if step == number:
             os.kill(os.getpid(), getattr(signal, name))
+        return result
 
-    setattr(owner, method, replaced)
+    return replaced
 
 
+compile_call = train.compile_call
 if moment == "save":
-    interrupt_after(checkpoint.Checkpoints, "save")
+    checkpoint.Checkpoints.save = interrupting(checkpoint.Checkpoints.save, lambda self, step, *_: step)
+elif moment == "call":
+    train.compile_call = lambda run: interrupting(compile_call(run), lambda state, *_: state.step)
 else:
-    interrupt_after(workdir.MetricsFile, "write")
+    workdir.MetricsFile.write = interrupting(workdir.MetricsFile.write, lambda self, step, *_: step)
 main.run_main()

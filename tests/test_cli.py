@@ -56,7 +56,7 @@ def test_traceback_on_request(tmp_path):
 def test_offline_start_announces_the_stand_in(tmp_path):
     """No network, no data: MNIST becomes the embedded digits, said in a warning, in run.json and under the figures."""
     changes = dict(dataset__name="mnist", steps=2)
-    result = gm_jax(*flags("ddpm_mnist", tmp_path / "run", **changes), HOME=str(tmp_path))
+    result = gm_jax(*flags("fnn_mnist", tmp_path / "run", **changes), devices=2, HOME=str(tmp_path))
     assert result.returncode == 0, result.stderr
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     if record["dataset"]["origin"] != "embedded":
@@ -66,9 +66,10 @@ def test_offline_start_announces_the_stand_in(tmp_path):
 
 
 def test_changed_config_on_resume_is_refused_by_field(tmp_path):
-    train_tiny(tmp_path)
+    train_tiny(tmp_path, "fnn_cifar10")
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    result = gm_jax(*flags("ddpm_mnist", tmp_path, optim__learning_rate=0.5, model__width=16), devices=2)
+    result = gm_jax(*flags("fnn_cifar10", tmp_path, optim__learning_rate=0.5, model__hidden=(16,)), devices=2)
     assert result.returncode == 2
-    assert "model.width (8 there, 16 now)" in result.stderr and "optim.learning_rate (" in result.stderr
+    fields = "model.hidden ([8, 8] there, [16] now), optim.learning_rate (0.0005 there, 0.5 now)"
+    assert f"was written by another config: {fields}: use those values" in result.stderr
     assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}

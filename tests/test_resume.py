@@ -1,70 +1,88 @@
 """The signature test: a run killed at any moment and started again ends with the bits of the run never killed."""
 
 import json
+from typing import NamedTuple
 
-import numpy as np
 import pytest
 
-from tests.tiny import flags, gm_jax
-
-CONFIG = dict(steps=12, log_every=1, checkpoint_every=4, evaluate_every=6)
-
-
-def leaves(workdir, step):
-    """Checksums of params, optimiser state and EMA; every restore verifies them against the arrays."""
-    sealed = json.loads((workdir / "checkpoints" / str(step) / "meta" / "metadata").read_text())
-    return sealed["content"]["leaves"]
+from gm_jax.workdir import read_metrics
+from tests.tiny import EVERY_GAN_OPTION, flags, gm_jax, train_tiny
 
 
-KILLS = {
-    # Before the first checkpoint, during the second save, between two with SIGTERM, after that, at the very end.
-    "ddpm_mnist": [
-        ("SIGKILL", "step", 3),
-        ("SIGKILL", "save", 8),
-        ("SIGTERM", "step", 7),
-        ("SIGKILL", "step", 10),
-        ("SIGKILL", "save", 12),
-    ],
-    "dcgan_mnist:modern": [("SIGTERM", "step", 5), ("SIGKILL", "save", 12)],
+class Chain(NamedTuple):
+    """A run that is killed again and again: what differs from the shrunk config, the (signal, moment, step) of each."""
+
+    changes: dict
+    kills: list[tuple[str, str, int]]
+    continued: set[int]  # the steps from which the last start may go on; a save may or may not survive its kill
+
+
+# Metrics windows are half full at a checkpoint, calls make several steps, and evaluations fall between log lines.
+CHAINS = {
+    "ddpm_mnist": Chain(
+        dict(steps=18, steps_per_call=3, log_every=6, checkpoint_every=9, evaluate_every=9),
+        # Before the first checkpoint, during it, between two, at the very end.
+        [("SIGKILL", "step", 6), ("SIGKILL", "save", 9), ("SIGTERM", "call", 12), ("SIGKILL", "step", 18)],
+        {15},
+    ),
+    # Batch statistics, spectral vectors, a moving average, a lazy phase that skips calls, several critic steps.
+    "cgan_mnist:modern": Chain(
+        dict(steps=12, steps_per_call=2, log_every=4, checkpoint_every=6, evaluate_every=6)
+        | EVERY_GAN_OPTION
+        | dict(gan__r1_every=3),
+        [("SIGTERM", "call", 6), ("SIGKILL", "save", 12)],
+        {8, 12},
+    ),
+    # Augmentation, dropout.
+    "fnn_cifar10:modern": Chain(
+        dict(steps=10, log_every=5, checkpoint_every=3, evaluate_every=10),
+        [("SIGTERM", "call", 3), ("SIGKILL", "step", 10)],
+        {6, 9},
+    ),
 }
 STATUS = {"SIGKILL": -9, "SIGTERM": 143}
 
 
-@pytest.mark.parametrize("experiment", KILLS)
+def sealed(workdir, step):
+    """Checksums of params, optimiser state and EMA (every restore verifies them against the arrays), score, window."""
+    return json.loads((workdir / "checkpoints" / str(step) / "meta" / "metadata").read_text())["content"]
+
+
+@pytest.mark.parametrize("experiment", CHAINS)
 def test_killed_run_ends_with_the_same_bits(experiment, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    result = gm_jax(*flags(experiment, whole, **CONFIG))
+    changes, kills, continued = CHAINS[experiment]
+    result = gm_jax(*flags(experiment, whole, **changes), devices=2)
     assert result.returncode == 0, result.stderr
 
-    for signal, moment, step in KILLS[experiment]:
+    for signal, moment, step in kills:
         script = f"-m tests.interrupted {signal} {moment} {step}"
-        result = gm_jax(*flags(experiment, killed, **CONFIG), script=script)
+        result = gm_jax(*flags(experiment, killed, **changes), script=script, devices=2)
         assert result.returncode == STATUS[signal], f"{signal} at {moment} {step}: {result.returncode}\n{result.stderr}"
         if signal == "SIGTERM":
             assert "python -m gm_jax.main --config=" in result.stdout
-            assert (killed / "checkpoints" / str(step)).is_dir()
-    result = gm_jax(*flags(experiment, killed, **CONFIG))
+            assert (killed / "checkpoints" / str(step + changes.get("steps_per_call", 1))).is_dir()
+    result = gm_jax(*flags(experiment, killed, **changes), devices=2)
     assert result.returncode == 0, result.stderr
+    assert json.loads((killed / "run.json").read_text())["starts"][-1]["from_step"] in continued
 
-    assert leaves(whole, 12) == leaves(killed, 12)
+    assert sealed(whole, changes["steps"]) == sealed(killed, changes["steps"])
     assert (whole / "metrics.jsonl").read_bytes() == (killed / "metrics.jsonl").read_bytes()
-    steps = [json.loads(line)["step"] for line in (whole / "metrics.jsonl").read_text().splitlines()]
-    assert steps == [1, 2, 3, 4, 5, 6, 6, 7, 8, 9, 10, 11, 12, 12]
-    starts = json.loads((killed / "run.json").read_text())["starts"]
-    assert starts[-1]["from_step"] == 8 and len(starts) >= 3
-
-    for workdir in (whole, killed):
-        assert gm_jax(*flags(experiment, workdir, **CONFIG), "--mode=sample").returncode == 0
-    images = [np.load(workdir / "samples.npz")["images"] for workdir in (whole, killed)]
-    np.testing.assert_array_equal(*images)
-    assert images[0].dtype == np.uint8 and len(images[0]) == 4
+    lines = [(line["step"], line["split"]) for line in read_metrics(whole / "metrics.jsonl")]
+    every = {"train": changes["log_every"], "test": changes["evaluate_every"]}
+    steps = range(1, changes["steps"] + 1)
+    assert lines == [(step, split) for step in steps for split in every if step % every[split] == 0]
+    figures = [{path.name: path.read_bytes() for path in (run / "figures").iterdir()} for run in (whole, killed)]
+    assert figures[0].keys() == figures[1].keys() and len(figures[0]) > 3
+    assert [name for name in figures[0] if figures[0][name] != figures[1][name]] == []
 
 
-def test_a_checkpoint_moves_between_one_and_two_devices(tmp_path):
-    for devices, steps in ((1, 2), (2, 4), (1, 6)):
-        result = gm_jax(*flags("ddpm_mnist", tmp_path, steps=steps), devices=devices)
-        assert result.returncode == 0, result.stderr
-        if steps > 2:
-            assert f"from step {steps - 2}" in result.stdout
-            assert "Another environment" in result.stderr  # the bits may differ, and it says so
-    assert [line["step"] for line in map(json.loads, (tmp_path / "metrics.jsonl").open())] == [2, 4, 4, 6]
+def test_a_checkpoint_moves_between_one_and_two_devices(tmp_path, capsys, caplog):
+    train_tiny(tmp_path, "fnn_cifar10", steps=2)
+    result = gm_jax(*flags("fnn_cifar10", tmp_path, steps=4), devices=1)
+    assert result.returncode == 0, result.stderr
+    assert "from step 2" in result.stdout
+    assert "Another environment" in result.stderr  # the bits may differ, and it says so
+    train_tiny(tmp_path, "fnn_cifar10", steps=6)
+    assert "from step 4" in capsys.readouterr().out and "Another environment" in caplog.text
+    assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [2, 4, 4, 6]

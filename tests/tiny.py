@@ -1,9 +1,13 @@
 """Every shipped config, shrunk until it runs in seconds: the same code, fewer and smaller arrays."""
 
+import atexit
+import functools
 import importlib.util
+import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType
 
@@ -152,9 +156,33 @@ def flags(name: str, workdir: Path, **changes) -> list[str]:
     return [f"--config={path}", f"--workdir={workdir}", *(f"--config.{k}={v}" for k, v in config.items())]
 
 
-def gm_jax(*arguments: str, script: str = "-m gm_jax.main", devices: int = 1, **env) -> subprocess.CompletedProcess:
-    """Run the command line in a process of its own, as a user does."""
+@functools.cache
+def fork_server() -> subprocess.Popen:
+    """Start the server whose forks `gm_jax` uses; it ends with this process."""
+    command = [sys.executable, "-m", "tests.forks"]
+    server = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    atexit.register(server.communicate)
+    return server
+
+
+def fork(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess:
+    """Run what follows `python -m` in a fork of a process that has imported everything."""
+    server = fork_server()
+    with tempfile.TemporaryDirectory() as folder:
+        files = {name: f"{folder}/{name}" for name in ("stdout", "stderr")}
+        json.dump({"command": command, "environment": environment, **files}, server.stdin)
+        print(file=server.stdin, flush=True)
+        status = int(server.stdout.readline())
+        return subprocess.CompletedProcess(command, status, *(Path(file).read_text() for file in files.values()))
+
+
+def gm_jax(
+    *arguments: str, script: str = "-m gm_jax.main", devices: int = 1, fresh: bool = False, **env
+) -> subprocess.CompletedProcess:
+    """Run the command line in a process of its own, as a user does; `fresh`: in a new interpreter, which is slow."""
     flags = os.environ["XLA_FLAGS"].replace("device_count=2", f"device_count={devices}")
-    environment = {**os.environ, "XLA_FLAGS": flags, **env}
-    command = [sys.executable, *script.split(), *arguments]
+    command, environment = [*script.split()[1:], *arguments], {**os.environ, "XLA_FLAGS": flags, **env}
+    if not fresh:
+        return fork(command, environment)
+    command = [sys.executable, "-m", *command]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)

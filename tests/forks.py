@@ -1,0 +1,58 @@
+"""A server of processes: each is a fork of one that has imported everything, so that it starts in no time.
+
+`python -m tests.forks` reads requests, a JSON object a line: "command" (what follows `python -m`), "environment",
+"stdout" and "stderr" (files); it answers with the exit status, negative for a signal, when the process has ended. The
+process is a real one, which signals kill and whose locks die with it, and it ends as any interpreter does.
+"""
+
+import gc
+import json
+import os
+import runpy
+import signal
+import sys
+
+TIMEOUT = 300  # seconds; what hangs gets SIGALRM, and so the status -14
+
+# What a run imports sooner or later. JAX looks for devices, and reads XLA_FLAGS, only when it is first used.
+EVERYTHING = (
+    "clu.parameter_overview",
+    "gm_jax.evaluate",
+    "gm_jax.sample",
+    "gm_jax.train",
+    "grain.python",
+    "matplotlib.backends.backend_agg",
+    "scipy.stats",
+    "sklearn.datasets",
+    "sklearn.decomposition",
+    "sklearn.mixture",
+    "tensorboardX",
+)
+
+
+def become(request: dict) -> None:
+    """Be, in a forked process, what `python -m` with this command and environment would be."""
+    signal.alarm(TIMEOUT)
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    for number, path in enumerate((os.devnull, request["stdout"], request["stderr"])):
+        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
+    sys.argv = request["command"]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+
+
+def main() -> None:
+    """Fork for every request, one after another."""
+    for name in EVERYTHING:
+        __import__(name)
+    gc.freeze()  # a collection would copy the pages of all that has been imported
+    for line in sys.stdin:
+        process = os.fork()
+        if not process:
+            become(json.loads(line))
+            break
+        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
