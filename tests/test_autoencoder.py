@@ -209,6 +209,9 @@ def test_the_features_of_a_sparse_code_are_drawn_the_most_active_first(tmp_path,
     """A feature is what a unit adds to the logits, scaled by its largest pixel: here a row of the weights."""
     changes = {"autoencoder__penalty": "l1", "autoencoder__penalty_weight": 0.1}
     task, variables = make(**changes, evaluation__n=6)
+    params = variables.params["autoencoder"]
+    active = np.argmax(reconstruct(params, unit(batch_of(12))[:6])[1].mean(0))
+    params["out"][active] = 0.0  # a unit that draws nothing is grey
     state = trained(variables, tmp_path, batch_of(12))
     monkeypatch.setattr(autoencoder, "FEATURES", 3)
     seen = record(monkeypatch, autoencoder, "save_curves", "save_table", "save_grid", "save_versions")
@@ -217,11 +220,10 @@ def test_the_features_of_a_sparse_code_are_drawn_the_most_active_first(tmp_path,
     assert seen["curves.png"][1] == ["mean_squared_error", "loss", "mean_activity"]
     assert len(seen["reconstructions.png"][0]) == 2 and len(seen["reconstructions.png"][0][0]) == 12
     np.testing.assert_array_equal(seen["reconstructions.png"][0][0], batch_of(12)["image"])
-    params = variables.params["autoencoder"]
     code = reconstruct(params, unit(batch_of(12))[:6])[1]
     rows = params["out"][np.argsort(-code.mean(0))[:3]]
-    expected = np.round((rows / np.abs(rows).max(1, keepdims=True) + 1) * 127.5).reshape(-1, *SHAPE)
-    same_pictures(seen["features.png"][0], expected)
+    largest = np.maximum(np.abs(rows).max(1, keepdims=True), 1e-9)
+    same_pictures(seen["features.png"][0], np.round((rows / largest + 1) * 127.5).reshape(-1, *SHAPE))
     assert seen["features.png"][1] == 10
 
 
@@ -245,6 +247,14 @@ def test_two_devices_give_the_update_of_one():
         ("autoencoder_mnist", {"autoencoder__penalty": "l2"}, r"penalty='l2' is not one of none, l1, kl"),
         ("autoencoder_mnist", {"autoencoder__penalty": "kl"}, r"set model.activation=sigmoid"),
         ("sparse_autoencoder_mnist:kl", {"autoencoder__target_activity": 0.0}, r"=0.0 is not between 0 and 1"),
+        ("sparse_autoencoder_mnist:kl", {"autoencoder__target_activity": 1.0}, r"=1.0 is not between 0 and 1"),
+        (
+            "sparse_autoencoder_mnist",
+            {"autoencoder__penalty_weight": -0.1},
+            r"penalty_weight=-0.1 must not be negative",
+        ),
+        ("sparse_autoencoder_mnist", {"autoencoder__penalty_weight": 0.0}, r"a penalty needs a weight above 0"),
+        ("autoencoder_mnist", {"autoencoder__penalty_weight": 0.1}, r"none has no weight"),
         ("autoencoder_mnist", {"autoencoder__noise": -0.1}, r"autoencoder.noise=-0.1 must not be negative"),
         (
             "autoencoder_mnist",

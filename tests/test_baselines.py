@@ -208,6 +208,11 @@ def test_the_fit_is_what_is_saved_and_nothing_trains_it(tmp_path):
     ("name", "changes", "message"),
     [
         ("gmm_mnist", {"model__dimensions": 784}, r"model.dimensions=784 is not in 1 ... 783"),
+        ("gmm_mnist", {"model__dimensions": 0}, r"model.dimensions=0 is not in 1 ... 783"),
+        ("gmm_mnist", {"model__components": 0}, r"model.components=0 must be at least 1"),
+        ("gmm_mnist", {"model__tolerance": -1.0}, r"model.tolerance must not be negative"),
+        ("gmm_mnist", {"model__iterations": 0}, r"model.iterations at least 1"),
+        ("gmm_mnist", {"model__components": 1501}, r"1501 are the least"),
         ("gmm_mnist", {"model__components": 2000}, r"1500 training images are too few for model.components=2000"),
         ("naive_bayes_mnist", {"model__smoothing": 0.0}, r"model.smoothing=0.0 must be above 0"),
     ],
@@ -215,3 +220,16 @@ def test_the_fit_is_what_is_saved_and_nothing_trains_it(tmp_path):
 def test_what_cannot_be_fitted_is_told(name, changes, message, tmp_path):
     with pytest.raises(UserError, match=message):
         open_tiny(tmp_path, name, **changes).split("train")
+
+
+def test_the_least_that_can_be_fitted():
+    """Several images for a component, and one more than dimensions; one iteration that must gain nothing."""
+    task = make("gmm_mnist", model__components=1, model__dimensions=5, model__tolerance=0.0, model__iterations=1)
+    task.check_data("train", {"image": IMAGES[:6]})
+    task.check_data("test", {"image": IMAGES[:1]})
+    with pytest.raises(UserError, match=r"5 training images are too few .* 6 are the least"):
+        task.check_data("train", {"image": IMAGES[:5]})
+    with pytest.raises(UserError, match="naive Bayes needs labels, and data set 'digits' has none"):
+        make_task(shrunk("naive_bayes_mnist"), DataSpec(SHAPE))
+    with pytest.raises(UserError, match="label 3 of example 1 in split 'train' is not one of the 3 classes"):
+        make("naive_bayes_mnist").check_data("train", {"image": IMAGES[:2], "label": np.array([2, 3])})

@@ -443,6 +443,7 @@ def test_the_accuracy_of_a_class_is_of_its_own_examples():
 def test_figures_show_confusion_mistakes_and_filters(kernel, tmp_path, monkeypatch):
     task, variables = toy(evaluation__n=8)
     stem = weights(*kernel)
+    stem[..., 1] = 0.0  # a filter that is not used is grey
     variables.params["classifier"]["stem"] = {"kernel": stem}
     data = batch_of(12)
     state = trained(variables, tmp_path, data)
@@ -467,7 +468,7 @@ def test_figures_show_confusion_mistakes_and_filters(kernel, tmp_path, monkeypat
     figures["filters"](state)
     filters = np.moveaxis(stem.reshape(*SHAPE, 70) if len(kernel) == 2 else stem, -1, 0)[:64]
     filters = filters.mean(3, keepdims=True) if kernel[2:3] == (2,) else filters
-    expected = filters / np.abs(filters).max((1, 2, 3), keepdims=True)
+    expected = filters / np.where(filters == 0.0, 1.0, np.abs(filters).max((1, 2, 3), keepdims=True))
     same_pictures(seen["filters.png"][0], np.round((expected + 1) * 127.5))
     assert seen["filters.png"][1] == 8
 
@@ -479,6 +480,9 @@ DIGITS = DataSpec((28, 28, 1), tuple("0123456789"))
     ("changes", "spec", "message"),
     [
         ({}, DIGITS._replace(label_names=()), r"needs labels of two or more classes, and data set 'digits' has 0"),
+        ({}, DIGITS._replace(label_names=("a",)), r"needs labels of two or more classes, and data set 'digits' has 1"),
+        (dict(classifier__label_smoothing=-0.1), DIGITS, r"label_smoothing=-0.1 is not in \[0, 1\)"),
+        (dict(classifier__std=(0.1, 0.2)), DIGITS, r"classifier.std=\(0.1, 0.2\) has 2 values for images of 1"),
         (dict(classifier__classes=7), DIGITS, r"classifier.classes=7, but data set 'digits' has 10 classes"),
         (dict(classifier__label_smoothing=1.0), DIGITS, r"label_smoothing=1.0 is not in \[0, 1\)"),
         (
@@ -497,6 +501,12 @@ DIGITS = DataSpec((28, 28, 1), tuple("0123456789"))
 def test_a_config_that_does_not_fit_is_told(changes, spec, message):
     with pytest.raises(UserError, match=message):
         make_task(shrunk("fnn_mnist", **changes), spec)
+
+
+def test_two_classes_or_a_mean_for_each_channel_are_accepted():
+    spec = DataSpec((28, 28, 3), ("a", "b"))
+    changes = {"classifier__classes": 2, "classifier__mean": (0.1, 0.2, 0.3)}
+    assert make_task(shrunk("fnn_mnist", **changes), spec).classes == 2
 
 
 @pytest.mark.parametrize(

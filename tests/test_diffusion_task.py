@@ -304,6 +304,8 @@ def test_a_config_that_does_not_fit_is_told(changes, names, message):
         make_task(shrunk("ddpm_mnist", **changes), DataSpec(SHAPE, names))
 
 
-def test_data_without_labels_make_an_unconditional_model():
+def test_the_network_knows_each_class_and_none_and_data_without_labels_have_no_classes():
     assert make(names=())[0].classes == make(diffusion__conditional=False)[0].classes == 0
-    assert make(sampling__label=0)[0].classes == 3
+    task = toy_task("ddpm_mnist", sampling__label=0)
+    params = jax.eval_shape(task.init, KEY)["denoiser"]["params"]
+    assert task.classes == 3 and params["label"]["embedding"].shape[0] == 4

@@ -207,6 +207,13 @@ def test_the_loop_warns_of_collapse_and_shows_the_similarity(trained, tmp_path, 
         ("dcgan_mnist", dict(gan__loss="wgan"), DIGITS, r"gan.loss='wgan' is not one of minimax"),
         ("dcgan_mnist", dict(gan__loss="wasserstein"), DIGITS, "needs a critic of bounded slope: set gan.gradient_pen"),
         ("wgan_mnist", dict(gan__loss="hinge"), DIGITS, "clip_weights=0.01 is for gan.loss=wasserstein, not hinge"),
+        ("wgan_mnist", dict(optim__discriminator__clip_weights=0.0), DIGITS, "clip_weights=0.0 must be above 0"),
+        ("dcgan_mnist", dict(gan__label_smoothing=-0.1), DIGITS, r"gan.label_smoothing=-0.1 is not in \[0, 1\)"),
+        ("dcgan_mnist", dict(gan__r1_every=0), DIGITS, "gan.r1_every=0 must be at least 1"),
+        ("wgan_mnist:gp", dict(gan__gradient_penalty=-1.0), DIGITS, "gan.gradient_penalty=-1.0 must not be negative"),
+        ("cgan_mnist", dict(sampling__label=10), DIGITS, "sampling.label=10 is not one of the 10 classes"),
+        ("cgan_mnist", dict(sampling__label=-1), DIGITS, "sampling.label=-1 is not one of the 10 classes"),
+        ("cgan_mnist", {}, DataSpec((16, 16, 1), ("a",)), "two or more classes, and data set 'digits' has 1"),
         ("dcgan_cats", dict(gan__gradient_penalty=1.0), DIGITS, "gan.gradient_penalty is of each image by itself"),
         ("dcgan_cats", dict(gan__r1=1.0), DIGITS, "gan.r1 is of each image by itself, and batch norm mixes images"),
         ("dcgan_mnist", dict(sampling__arithmetic="red - - circle"), DIGITS, "a sign stands where a term should"),
@@ -249,3 +256,27 @@ def test_the_loop_warns_of_collapse_and_shows_the_similarity(trained, tmp_path, 
 def test_a_config_that_does_not_fit_is_told(experiment, changes, spec, message):
     with pytest.raises(UserError, match=message):
         jax.eval_shape(make_task(shrunk(experiment, **changes), spec).init, jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("experiment", "changes"),
+    [
+        ("wgan_mnist", dict(optim__discriminator__clip_weights=None, model__discriminator__spectral_norm=True)),
+        ("wgan_mnist", dict(optim__discriminator__clip_weights=None, gan__gradient_penalty=1.0,
+                            model__discriminator__batch_norm=False)),
+        ("gan_mnist", dict(gan__r1=1.0, gan__gradient_penalty=1.0)),  # dense networks have no batch norm there
+        ("cgan_mnist", dict(sampling__label=1, sampling__arithmetic="3 - 17")),
+        ("cgan_mnist", dict(sampling__label=0)),
+        ("dcgan_mnist", dict(sampling__arithmetic="red - 3,17", evaluation__judge="shapes")),
+    ],
+)  # fmt: skip
+def test_what_goes_together_is_accepted(experiment, changes):
+    task = make_task(shrunk(experiment, **changes), DataSpec((16, 16, 1), ("a", "b")))
+    assert task.classes == (2 if experiment == "cgan_mnist" else 0)
+
+
+def test_labels_of_the_data_count_where_they_are_seen():
+    data = {"image": np.zeros((2, 16, 16, 1), np.uint8), "label": np.array([0, 10])}
+    make_task(shrunk("dcgan_mnist"), DIGITS).check_data("test", data)
+    with pytest.raises(UserError, match="label 10 of example 1 in split 'test' is not one of the 10 classes"):
+        make_task(shrunk("cgan_mnist"), DIGITS).check_data("test", data)
