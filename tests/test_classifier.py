@@ -26,7 +26,7 @@ from gm_jax.run import open_trained
 from gm_jax.state import create
 from gm_jax.step import AXIS, make_train_call, make_train_step
 from gm_jax.tasks import DataSpec, classifier, make_task
-from gm_jax.tasks.task import Variables
+from gm_jax.tasks.task import Variables, take
 from gm_jax.workdir import Workdir
 from tests.test_step import map_over
 from tests.tiny import EXPERIMENTS, gm_jax, load, open_tiny, shrunk, train_tiny
@@ -342,7 +342,7 @@ def test_classes_that_do_not_occur_have_no_accuracy(workdir):
     run = open_trained("fnn_mnist", {"evaluation.n": 5}, workdir)
     evaluate.evaluate(run, "newest")
     results = json.loads((workdir.path / "evaluation.json").read_text())["results"]
-    present = {f"accuracy/{label}" for label in run.split("test")["label"][:5]}
+    present = {f"accuracy/{label}" for label in take(run.split("test"), 5)["label"]}
     assert {name for name in results if name.startswith("accuracy/")} == present
 
 
@@ -453,7 +453,8 @@ def test_figures_show_confusion_mistakes_and_filters(kernel, tmp_path, monkeypat
     if kernel == (PIXELS, 70):
         for name in ("curves", "confusion", "mistakes"):
             figures[name](state)
-        predicted, label = task.predict(state, data["image"])[:8], data["label"][:8]
+        chosen = take(data, 8)
+        predicted, label = task.predict(state, chosen["image"]), chosen["label"]
         counts = np.zeros((3, 3))
         np.add.at(counts, (label, predicted), 1)
         np.testing.assert_array_equal(seen["confusion.png"][0], counts)
@@ -462,7 +463,7 @@ def test_figures_show_confusion_mistakes_and_filters(kernel, tmp_path, monkeypat
         )
         wrong = np.flatnonzero(label != predicted)[:2]
         images, captions, columns, _ = seen["mistakes.png"]
-        np.testing.assert_array_equal(images, data["image"][wrong])
+        np.testing.assert_array_equal(images, chosen["image"][wrong])
         assert captions == [f"{NAMES[predicted[i]]} / {NAMES[label[i]]}" for i in wrong] and columns == 8
         assert seen["curves.png"][:2] == (state.workdir.metrics, ["accuracy", "loss"])
     figures["filters"](state)

@@ -13,7 +13,7 @@ from gm_jax import random
 from gm_jax.errors import UserError
 from gm_jax.tasks import DataSpec, diffusion, make_task
 from gm_jax.tasks.diffusion import sampling_plan
-from gm_jax.tasks.task import Variables
+from gm_jax.tasks.task import Variables, take
 from tests.tiny import shrunk
 from tests.toys import (
     NAMES,
@@ -58,7 +58,9 @@ def output(params, x, t, label, dropped=0.0):
 
 def make(prediction="noise", objective="noise", names=NAMES, timesteps=T, **changes):
     """A task with a toy network, and its parameters."""
-    changes = {"diffusion__prediction": prediction, "diffusion__objective": objective, **changes}
+    beta_end = {"linear": 0.5, "exploding": 4.0}.get(changes.get("diffusion__schedule"))  # few steps that end in noise
+    changes = {"diffusion__beta_end": beta_end, "diffusion__prediction": prediction, **changes}
+    changes["diffusion__objective"] = objective
     task = toy_task("ddpm_mnist", names, diffusion__timesteps=timesteps, **changes)
     task.network = ToyDenoiser(len(names))
     params = {"size": weights(2), **({"shift": weights(len(names) + 1, seed=1)} if names else {})}
@@ -247,7 +249,7 @@ def test_samples_and_figures_are_the_reverse_process(tmp_path, monkeypatch):
     np.testing.assert_array_equal(seen["samples.png"][0], drawn["images"][:4])
     assert seen["samples.png"][1] == 8 and seen["loss.png"][:2] == (state.workdir.metrics, ["loss"])
     same_pictures(seen["reverse_chain.png"][0], expected)
-    x0, steps = flat(data)[:8], np.round(np.linspace(0, T, 11)).astype(int)
+    x0, steps = flat(take(data, 8)), np.round(np.linspace(0, T, 11)).astype(int)
     epsilon = np.asarray(random.normal(random.example_keys(jax.random.key(3), jnp.arange(8)), (PIXELS,)))
     signal, noise = column(task.schedule.signal, steps), column(task.schedule.noise, steps)
     forward = signal * x0[:, None] + noise * epsilon[:, None]

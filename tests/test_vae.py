@@ -21,7 +21,7 @@ from gm_jax.models.vae import make_vae
 from gm_jax.state import create
 from gm_jax.step import make_train_call, make_train_step
 from gm_jax.tasks import DataSpec, make_task, vae
-from gm_jax.tasks.task import Variables
+from gm_jax.tasks.task import Variables, take
 from gm_jax.tasks.vae import VAE
 from tests.test_step import map_over
 from tests.tiny import load, shrunk
@@ -305,12 +305,16 @@ def test_samples_and_figures_are_images_of_their_latents(tmp_path, monkeypatch):
 
     position = jnp.arange(20)
     u = random.uniform(random.example_keys(jax.random.split(jax.random.key(0))[0], position), SHAPE).reshape(-1, PIXELS)
-    x = np.float64(u < unit(data))
-    mean, images = x @ params["mean"], 255 * x.reshape(-1, *SHAPE)
-    rows = task.rows(state, 3)
+
+    def seen_by(n):
+        """The n examples that are chosen, as pictures, and their posterior means; noise is of their new places."""
+        x = np.float64(u[:n] < unit(take(data, n)))
+        return x @ params["mean"], 255 * x.reshape(-1, *SHAPE)
+
+    rows, (mean, images) = task.rows(state, 3), seen_by(3)
     np.testing.assert_array_equal(rows["samples"].images, task.sample(state, 3, 0)["images"])
-    same_pictures(rows["reconstructions"].images, pictures(params, mean[:3]))
-    same_pictures(rows["reconstructions"].reference, images[:3])
+    same_pictures(rows["reconstructions"].images, pictures(params, mean))
+    same_pictures(rows["reconstructions"].reference, images)
 
     writers = ("save_curves", "save_table", "save_grid", "save_versions", "save_interpolation", "save_latent_map")
     seen = record(monkeypatch, vae, *writers)
@@ -319,15 +323,16 @@ def test_samples_and_figures_are_images_of_their_latents(tmp_path, monkeypatch):
     assert seen["curves.png"][:2] == seen["curves.md"] == (state.workdir.metrics, ["elbo", "reconstruction", "kl"])
     np.testing.assert_array_equal(seen["samples.png"][0], task.sample(state, 4, 0)["images"])
     (clean, made), columns, _ = seen["reconstructions.png"]
+    mean, images = seen_by(20)
     same_pictures(clean, images)
     same_pictures(made, pictures(params, mean))
     latents, labels, names, _ = seen["latents.png"]
-    close(latents, mean[:5])
-    assert names == NAMES and list(labels) == [0, 1, 2, 0, 1]
+    close(latents, seen_by(5)[0])
+    assert names == NAMES and list(labels) == list(take(data, 5)["label"])
     assert (seen["samples.png"][1], columns, seen["manifold.png"][1]) == (8, 10, 20)
     same_pictures(seen["manifold.png"][0], pictures(params, gaussian_plane(20)))
     paths, decode, _, ends = seen["interpolation.png"]
-    drawn = np.random.default_rng(0).normal(size=(2, 2, 2))
+    drawn, (mean, images) = np.random.default_rng(0).normal(size=(2, 2, 2)), seen_by(16)
     for place, half, z, shown in zip((0, -1), (slice(8), slice(8, 16)), drawn, ends, strict=True):
         close(paths[:, place], np.concatenate([mean[half], z]))
         same_pictures(shown, np.concatenate([images[half], pictures(params, z)]))
