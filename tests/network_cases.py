@@ -103,9 +103,11 @@ CASES = {
         (8, 8, 3),
         classes=3,
     ),
-    "unet, dense": Case("unet", "", {"width": 8, "multipliers": (1,), "dense": 6, "space_to_depth": 2}, (8, 8, 1)),
+    "unet, dense": Case(  # it is given no labels
+        "unet", "", {"width": 8, "multipliers": (1,), "dense": 6, "space_to_depth": 2, "classes": 3}, (8, 8, 1)
+    ),
     "unet, dropout": Case(
-        "unet", "", {"width": 4, "multipliers": (1,), "blocks": 1, "dropout": 0.3}, (4, 4, 1), train=True
+        "unet", "", {"width": 4, "multipliers": (1,), "blocks": 1, "dropout": 0.1}, (4, 4, 1), train=True
     ),
 }  # fmt: skip
 
@@ -160,7 +162,7 @@ def network_of(case: Case) -> nn.Module:
             return make_autoencoder(case.name, case.shape, LATENTS, **keywords)
         case "vae":
             return make_vae(case.name, case.shape, LATENTS, **keywords)
-    return UNet(classes=case.classes, **keywords)
+    return UNet(**{"classes": case.classes, **keywords})
 
 
 def inputs_of(case: Case) -> dict[str, np.ndarray]:

@@ -47,7 +47,7 @@ def peer_of(case: Case) -> nn.Module:
             return peers.GANS[case.name][0](case.shape, LATENTS, **case.keywords, classes=case.classes)
         case "discriminator":
             return peers.GANS[case.name][1](case.shape, **case.keywords, classes=case.classes)
-    return UNet(case.shape, **{**UNET_DEFAULTS, **case.keywords}, classes=case.classes)
+    return UNet(case.shape, **{**UNET_DEFAULTS, "classes": case.classes, **case.keywords})
 
 
 def coder_values(case: Case, params: Mapping[str, Any], x: np.ndarray, z: np.ndarray | None = None) -> tuple:

@@ -169,6 +169,40 @@ def test_convolutions_and_their_gradients_are_those_of_the_definition(
     assert_close(value_and_gradients(lambda x, k: operation(x, k, strides, padding, dilation), x, kernel), expected)
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="about the CPU's forms")
+@pytest.mark.parametrize(
+    ("operation", "size", "stride", "channels", "convolutions"),
+    [
+        (conv, 1, 2, (16, 16), 0),  # a product
+        (conv, 3, 1, (32, 8), 0),  # painted, since narrow
+        (conv, 3, 1, (31, 8), 1),
+        (conv, 3, 1, (64, 9), 1),
+        (conv, 3, 2, (32, 8), 1),
+        (conv_transpose, 3, 1, (16, 16), 1),
+        (conv_transpose, 4, 2, (16, 9), 4),  # interleaved
+        (conv_transpose, 4, 2, (16, 8), 0),  # painted
+        (conv_transpose, 4, 3, (16, 9), 0),
+        (conv_transpose, 1, 2, (16, 9), 0),
+        (conv_transpose, 3, 1, (32, 8), 0),
+    ],
+)
+def test_a_convolution_takes_the_form_that_is_fast(operation, size, stride, channels, convolutions):
+    x, kernel = np.zeros((1, 8, 8, channels[0])), np.zeros((size, size, *channels))
+    program = str(jax.make_jaxpr(lambda x, kernel: operation(x, kernel, stride))(x, kernel))
+    assert program.count("conv_general_dilated[") == convolutions
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="about the CPU's forms")
+@pytest.mark.parametrize(
+    ("stride", "channels", "products"), [(1, (21, 32), 1), (1, (22, 32), 3), (1, (32, 12), 1), (2, (32, 32), 1)]
+)
+def test_a_kernel_gradient_takes_the_form_that_is_fast(stride, channels, products):
+    """One product, or one for each row of a kernel where patches are long; the smaller of two kinds of patches."""
+    x, kernel = np.zeros((1, 8, 8, channels[0])), np.zeros((3, 3, *channels))
+    gradient = jax.grad(lambda kernel: jnp.sum(jnp.sin(conv(x, kernel, stride))))
+    assert str(jax.make_jaxpr(gradient)(kernel)).count("dot_general[") == products
+
+
 @pytest.mark.parametrize("size, strides", [((3, 2), (1, 1)), ((4, 4), (2, 2)), ((1, 1), (2, 1))])
 def test_gradients_of_gradients_are_those_of_the_definition(size, strides):
     """As a gradient penalty needs them, with respect to images, kernels and gradients of outputs."""
@@ -303,6 +337,12 @@ def test_gradients_on_several_devices_average_to_the_whole_batch():
     mapped = jax.pmap(lambda k, x: lax.pmean(gradient(k, x), "batch"), "batch", in_axes=(None, 0), out_axes=None)
     expected = jax.jit(gradient)(kernel, x)
     np.testing.assert_allclose(mapped(kernel, x.reshape(devices, 2, 4, 4, 2)), expected, atol=1e-6)
+
+
+def test_chunks_are_as_large_as_they_may_be(monkeypatch):
+    monkeypatch.setattr(layer, "CHUNK", 64)
+    shapes = [layer.chunked(np.zeros((6, 2)), cost).shape for cost in (1, 10, 21, 22, 100)]
+    assert shapes == [(1, 6, 2), (1, 6, 2), (2, 3, 2), (3, 2, 2), (6, 1, 2)]
 
 
 def test_a_kernel_larger_than_the_image_is_refused():

@@ -18,7 +18,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from gm_jax.layers.dropout import Dropout
-from gm_jax.layers.norm import BatchNorm
+from gm_jax.layers.norm import BatchNorm, GroupNorm
 from gm_jax.layers.spectral_norm import SpectralNorm
 from gm_jax.models.classifiers import CLASSIFIERS
 from gm_jax.models.cnn import cosines, identity
@@ -109,6 +109,11 @@ def test_parameters_begin_as_published(name):
             np.testing.assert_allclose(measured, SPREADS[expected], rtol=0.05, atol=2e-3, err_msg=path)
 
 
+def test_a_vae_learns_the_scale_of_pixels_if_asked_to():
+    learned = [name for name in CASES if name.startswith("vae") and "log_scale" in opened(name).initial]
+    assert learned == ["vae mlp"]
+
+
 def test_speednet_begins_with_cosines_and_identities():
     """DCT-II along rows, columns and channels; then a convolution that repeats its inputs, and random ones."""
     basis = [
@@ -163,6 +168,13 @@ def test_defaults_have_the_published_numbers_of_parameters(network, shape, param
     with noted_initialisers({}):
         shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *shape)))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == parameters
+
+
+@pytest.mark.parametrize("norm", [GroupNorm, partial(BatchNorm, False)])
+def test_norms_keep_a_type_unless_told_another(norm):
+    x = jax.ShapeDtypeStruct((2, 3, 3, 4), jnp.bfloat16)
+    types = [jax.eval_shape(norm(dtype=d).init_with_output, jax.random.key(0), x)[0].dtype for d in (None, jnp.float32)]
+    assert types == [jnp.bfloat16, jnp.float32]
 
 
 TYPED = ("mlp, trained", "cnn", "lenet", "speednet", "alexnet, modern", "resnet", "resnet9", "unet", "unet, dense")

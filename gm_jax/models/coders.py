@@ -127,7 +127,7 @@ CODERS = {
 
 
 def make_coders(
-    name: str, image_shape: Sequence[int], outputs: int, latent_dim: int, **keywords: Any
+    name: str, image_shape: Sequence[int], outputs: int, latent_dim: int, /, **keywords: Any
 ) -> tuple[nn.Module, nn.Module]:
     """Build the encoder, with so many outputs, and the decoder called `name` for images (height, width, channels).
 
