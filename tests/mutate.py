@@ -108,7 +108,8 @@ def try_all(pool, drawn: list[Mutation], tests: dict[str, dict], digests: dict[s
         if repr(mutation) not in results:
             names = choose(mutation, tests)
             expected = sum(tests[name]["seconds"] + tests[name]["shared"] for name in names)
-            futures[pool.submit(try_in_job, mutation, names, expected)] = mutation, len(names)
+            chances = {name: tests[name]["chance"] for name in names}
+            futures[pool.submit(try_in_job, mutation, chances, expected)] = mutation, len(names)
     for future in concurrent.futures.as_completed(futures):
         (mutation, number), (by, took) = futures[future], future.result()
         digest = digests.get((by or "").split("::")[0], everything)

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.mutations import Mutation
@@ -41,11 +42,21 @@ def seconds() -> float:
     return sum(os.times()[:4])
 
 
-class Failures:
-    """Pytest plugin: which tests fail, or files of tests."""
+def generators(item: pytest.Item) -> dict[str, np.random.Generator]:
+    """Return those that the tests of a file share: what they draw depends on the tests before."""
+    return {name: value for name, value in vars(item.module).items() if isinstance(value, np.random.Generator)}
 
-    def __init__(self):
-        self.failed = []
+
+class Failures:
+    """Pytest plugin: which tests fail, or files of tests, given the states of generators before each test."""
+
+    def __init__(self, chances: dict[str, dict]):
+        self.chances, self.failed = chances, []
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item):
+        for name, generator in generators(item).items():
+            generator.bit_generator.state = self.chances[item.nodeid][name]
 
     def pytest_runtest_logreport(self, report):
         self.failed += [report.nodeid] * report.failed
@@ -58,11 +69,11 @@ class Recorder(Failures):
 
     Attributes:
         tests: by id, of those that pass: seconds; shared and group, the seconds and names of its fixtures that other
-            tests use too; lines, by file.
+            tests use too; lines, by file; chance, the states of generators before it.
     """
 
     def __init__(self):
-        super().__init__()
+        super().__init__({})
         self.tests, self.passed = {}, False
         self.lines, self.sharing = set(), 0.0  # since the test began
         self.shared = {}  # fixture: (name, lines, seconds)
@@ -84,6 +95,7 @@ class Recorder(Failures):
         """Forget what is compiled: the test shall trace by itself. What its shared fixtures ran counts as its own."""
         sys.modules["jax"].clear_caches()
         self.lines, self.sharing, began = set(), 0.0, seconds()
+        about = {"chance": {name: generator.bit_generator.state for name, generator in generators(item).items()}}
         result = yield
         fixtures = [d for several in item._fixtureinfo.name2fixturedefs.values() for d in several if d in self.shared]
         names, lines, costs = zip(*map(self.shared.get, fixtures), strict=True) if fixtures else ([item.nodeid], [], [])
@@ -92,7 +104,7 @@ class Recorder(Failures):
             by_file[path].append(line)
         if self.passed:
             own = seconds() - began - self.sharing
-            self.tests[item.nodeid] = dict(seconds=own, shared=sum(costs), group=" ".join(names), lines=by_file)
+            self.tests[item.nodeid] = about | dict(seconds=own, shared=sum(costs), group=" ".join(names), lines=by_file)
         return result
 
     @pytest.hookimpl(wrapper=True)
@@ -185,10 +197,10 @@ def record(path: str) -> tuple[dict, list[str]]:
     return recorder.tests, recorder.failed
 
 
-def first_to_fail(names: list[str]) -> str | None:
+def first_to_fail(chances: dict[str, dict]) -> str | None:
     """Run tests in this order up to the first that fails; return its name."""
-    failures = Failures()
-    status = run_pytest(failures, "-x", *names)
+    failures = Failures(chances)
+    status = run_pytest(failures, "-x", *chances)
     return failures.failed[0] if failures.failed else f"pytest's status {status}" if status else None
 
 
@@ -201,13 +213,13 @@ def record_in_job(path: str) -> tuple[dict, list[str]] | str:
     return job.fork(None, record, path)
 
 
-def try_in_job(mutation: Mutation, names: list[str], expected: float) -> tuple[str | None, float]:
+def try_in_job(mutation: Mutation, chances: dict[str, dict], expected: float) -> tuple[str | None, float]:
     """Return which test notices a change, if any, and after how many seconds."""
     original, began = (job.copy / mutation.path).read_bytes(), seconds()
     limit = (60 + 10 * expected) * max(1.0, os.getloadavg()[0] / os.cpu_count())
     job.write(mutation.path, mutation.apply(original))
     try:
-        return (job.fork(limit, first_to_fail, names) if names else None), seconds() - began
+        return (job.fork(limit, first_to_fail, chances) if chances else None), seconds() - began
     finally:
         job.write(mutation.path, original)
         job.prune()

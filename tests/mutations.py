@@ -95,7 +95,8 @@ def changes(node: ast.AST, modules: set[str]) -> Iterator[tuple[ast.AST, ast.AST
             if isinstance(node, ast.AugAssign):
                 yield node, ast.Pass()
         case ast.UnaryOp(ast.USub() | ast.Not(), operand):
-            yield node, operand
+            if not isinstance(getattr(operand, "value", None), int):  # axis 1 may be axis -1; see -2 below
+                yield node, operand
         case ast.Compare(_, ops):
             for i, op in enumerate(ops):
                 yield from ((node, but(node, ops=[*ops[:i], other, *ops[i + 1 :]])) for other in others(op))
