@@ -3,7 +3,7 @@
     python -m gm_jax.main --config=configs/ddpm_mnist.py           # the main job
     python -m gm_jax.main --config=configs/ddpm_mnist.py:paper     # as Ho et al. (2020): eq. (4), no labels
 
-T = 1000 in both. The main job is made for two CPU cores and less than ten minutes, compilation included; the README
+T = 1000 in both. The main job is made for two CPU cores and less than ten minutes, compilation included; RESULTS.md
 says what it reached. What makes it fast, each measured at equal time: 4x4 pixels folded into channels; fully-connected
 blocks in the middle of the U-Net, where a weight costs one multiplication an image; the squared error of x_0 instead of
 eq. (4), which weighs the noisy steps that decide a digit's shape; labels with classifier-free guidance, which pick the

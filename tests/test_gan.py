@@ -148,9 +148,7 @@ def test_a_trained_classifier_judges_samples(trained):
     assert evaluate.evaluate(run, "newest") == 0
     results = json.loads((run.workdir.path / "evaluation.json").read_text())["results"]
     assert sum(results["judged_classes"]["value"]) == results["judged_accuracy"]["n"] == 9
-    assert (
-        results["judge_accuracy"]["judge"] == "fnn_mnist on digits, step 4" and results["judge_accuracy"]["n"] == 10
-    )
+    assert results["judge_accuracy"]["judge"] == "fnn_mnist on digits, step 4" and results["judge_accuracy"]["n"] == 10
     assert results["similar_pairs"]["pairs"] == results["similar_pairs_of_real_images"]["pairs"] == 72
     assert results["similar_features"]["judge"] == "fnn_mnist on digits, step 4"
     assert results["similar_features_of_real_images"]["pairs"] == 72
