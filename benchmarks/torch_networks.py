@@ -194,9 +194,10 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """Stages of bottleneck blocks: ResNet-50."""
 
-    def __init__(self, shape, classes, stages=(3, 4, 6, 3), width=64):
+    def __init__(self, shape, classes, stages=(3, 4, 6, 3), width=64, imagenet_stem=False):
         super().__init__()
-        self.stem = same(shape[2], width, False)
+        self.stem = nn.Conv2d(shape[2], width, 7, 2, 3, bias=False) if imagenet_stem else same(shape[2], width, False)
+        self.pool = nn.MaxPool2d(3, 2, 1) if imagenet_stem else nn.Identity()
         self.stem_norm = nn.BatchNorm2d(width)
         self.blocks, channels = [], width
         for stage, blocks in enumerate(stages):
@@ -208,7 +209,7 @@ class ResNet(nn.Module):
         self.head = nn.Linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.stem_norm(self.stem(x)))
+        x = self.pool(F.relu(self.stem_norm(self.stem(x))))
         for name in self.blocks:
             x = getattr(self, name)(x)
         return self.head(x.mean((2, 3)))

@@ -58,6 +58,7 @@ CASES = {
     ),
     "resnet": Case("classifier", "resnet", {"stages": (2, 1), "width": 2}),
     "resnet, trained": Case("classifier", "resnet", {"stages": (1, 2), "width": 3}, train=True),
+    "resnet, stem": Case("classifier", "resnet", {"stages": (1, 1), "width": 3, "imagenet_stem": True}, (15, 32, 3)),
     "resnet9": Case("classifier", "resnet9", {"widths": (3, 4, 5, 6)}),
     "resnet9, trained": Case("classifier", "resnet9", {"widths": (3, 4), "residual": (1,), "scale": 0.5}, train=True),
     "dcgan generator": Case("generator", "dcgan", {"width": 2}, (16, 32, 3)),

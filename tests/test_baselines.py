@@ -200,7 +200,7 @@ def test_em_finds_two_clouds():
 def test_the_fit_is_what_is_saved_and_nothing_trains_it(tmp_path):
     run = train_tiny(tmp_path, "naive_bayes_mnist")
     restored = jax.device_get(run.restore("newest").variables.params)
-    jax.tree.map(np.testing.assert_array_equal, restored, run.task.fit(run.split("train")))
+    jax.tree.map(np.testing.assert_array_equal, restored, run.task.fit(run.training()))
     assert not [path for path in run.checkpoints.read_meta(4)["leaves"] if path.startswith("opt_state")]
 
 

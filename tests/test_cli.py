@@ -70,6 +70,6 @@ def test_changed_config_on_resume_is_refused_by_field(tmp_path):
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     result = gm_jax(*flags("fnn_cifar10", tmp_path, optim__learning_rate=0.5, model__hidden=(16,)), devices=2)
     assert result.returncode == 2
-    fields = "model.hidden ([8, 8] there, [16] now), optim.learning_rate (0.0005 there, 0.5 now)"
+    fields = "model.hidden ([8, 8] there, [16] now), optim.learning_rate (0.001 there, 0.5 now)"
     assert f"was written by another config: {fields}: use those values" in result.stderr
     assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}

@@ -16,14 +16,14 @@ OWN = "test_optim::test_a_network_may_have_settings_of_its_own"
 FOUND = "test_data::test_environment_then_home"
 
 SHOWN_BY = {
-    "task": "test_configs::test_workdir_holds_what_the_contract_says",
+    "task": "test_configs::test_every_config_trains_and_one_of_each_network_does_all_else",
     "seed": "test_step::test_noise_follows_from_seed_step_phase_and_repeat",
-    "steps": "test_configs::test_three_and_three_steps_equal_six",
+    "steps": "test_configs::test_every_config_trains_and_one_of_each_network_does_all_else",
     "batch_size": "test_step::test_batches_are_a_function_of_seed_and_step",
     "steps_per_call": "test_step::test_scanned_steps_equal_single_steps_bit_for_bit",
-    "log_every": "test_configs::test_workdir_holds_what_the_contract_says",
-    "evaluate_every": "test_configs::test_workdir_holds_what_the_contract_says",
-    "checkpoint_every": "test_configs::test_workdir_holds_what_the_contract_says",
+    "log_every": "test_configs::test_every_config_trains_and_one_of_each_network_does_all_else",
+    "evaluate_every": "test_configs::test_every_config_trains_and_one_of_each_network_does_all_else",
+    "checkpoint_every": "test_configs::test_every_config_trains_and_one_of_each_network_does_all_else",
     "keep_checkpoints": "test_checkpoint::test_keeps_the_last_two_and_the_best",
     "dataset.name": FOUND,
     "dataset.data_dir": FOUND,
@@ -38,7 +38,7 @@ SHOWN_BY = {
     "evaluation.samples": "test_evaluate::test_samples_are_compared_with_each_other_and_with_training_images",
     "evaluation.judge": "test_gan::test_a_trained_classifier_judges_samples",
     "evaluation.importance_samples": "test_vae::test_importance_samples_are_decoded_in_equal_chunks_of_ten_at_most",
-    "sampling.n": "test_configs::test_other_modes",
+    "sampling.n": "test_configs::test_every_config_trains_and_one_of_each_network_does_all_else",
     "sampling.seed": "test_gan::test_a_sample_is_a_function_of_seed_number_and_label",
     "sampling.batch_size": "test_baselines::test_same_seed_same_samples_whatever_the_chunk",
     "sampling.label": "test_gan::test_a_sample_is_a_function_of_seed_number_and_label",

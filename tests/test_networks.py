@@ -151,6 +151,7 @@ ALEXNET = 9 * (3 * 64 + 64 * 192 + 192 * 384 + 384 * 256 + 256**2) + (64 + 192 +
         (CLASSIFIERS["speednet"](10), CIFAR, SPEEDNET),
         (CLASSIFIERS["alexnet"](10), CIFAR, ALEXNET),
         (CLASSIFIERS["resnet"](10), CIFAR, 23_520_842),  # as of PyTorch's ResNet-50 with this stem
+        (CLASSIFIERS["resnet"](10, imagenet_stem=True), CIFAR, 23_528_522),  # torchvision
         (CLASSIFIERS["resnet9"](10), CIFAR, 6_573_120),  # "6.5M" in Page 2018
         (GANS["dcgan"][0](FACE), (100,), 3_576_704),  # as PyTorch's tutorial counts
         (GANS["dcgan"][1](bias=False), FACE, 2_765_568),  # likewise

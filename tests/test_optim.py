@@ -92,7 +92,7 @@ def test_optimisers_are_those_of_the_papers(changes, expected):
 
 
 def test_gradients_are_clipped_to_a_norm_over_all_parameters():
-    norm = np.sqrt(sum(np.sum(g**2) for g in GRADS[0].values()))
+    norm = float(np.sqrt(sum(np.sum(g**2) for g in GRADS[0].values())))
     assert norm > 1.0
     shorter = jax.tree.map(lambda g: g / norm, GRADS[0])
     clipped = ours(GRADS[:1], name="sgd", beta1=0.0, clip_norm=1.0)

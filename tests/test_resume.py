@@ -69,7 +69,7 @@ def test_killed_run_ends_with_the_same_bits(experiment, tmp_path):
     assert sealed(whole, changes["steps"]) == sealed(killed, changes["steps"])
     assert (whole / "metrics.jsonl").read_bytes() == (killed / "metrics.jsonl").read_bytes()
     lines = [(line["step"], line["split"]) for line in read_metrics(whole / "metrics.jsonl")]
-    every = {"train": changes["log_every"], "test": changes["evaluate_every"]}
+    every = {"train": changes["log_every"], "validation": changes["evaluate_every"]}
     steps = range(1, changes["steps"] + 1)
     assert lines == [(step, split) for step in steps for split in every if step % every[split] == 0]
     figures = [{path.name: path.read_bytes() for path in (run / "figures").iterdir()} for run in (whole, killed)]
