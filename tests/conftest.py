@@ -40,6 +40,9 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 for name in ("TFDS_DATA_DIR", "GM_JAX_CACHE"):
     os.environ.pop(name, None)
 
-from gm_jax import backend  # noqa: E402  (JAX reads some of these when it is imported)
 
-backend.set_xla_flags()  # as every process of gm_jax does: the same flags, so the same compiled programs
+def pytest_configure() -> None:
+    """Set the flags that every process of gm_jax sets: with the same flags they share compiled programs."""
+    from gm_jax import backend  # here: JAX reads some of the above when it is imported
+
+    backend.set_xla_flags()

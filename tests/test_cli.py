@@ -48,6 +48,13 @@ def test_one_line_and_exit_2(arguments, message, tmp_path):
     assert not (tmp_path / "run" / "config.json").exists()
 
 
+def test_a_mistake_is_told_before_what_takes_long_is_imported(tmp_path):
+    result = gm_jax(DDPM, "--mode=smaple", script="-X importtime -m gm_jax.main", fresh=True)
+    assert result.returncode == 2 and "did you mean 'sample'?" in result.stderr
+    imported = {line.split()[-1] for line in result.stderr.splitlines() if line.startswith("import time:")}
+    assert "gm_jax.cli" in imported and not imported & {"jax", "flax", "optax", "orbax", "gm_jax.run"}
+
+
 def test_traceback_on_request(tmp_path):
     result = gm_jax(DDPM, "--mode=sample", f"--workdir={tmp_path}", "-v=1")
     assert result.returncode == 2 and "Traceback" in result.stderr
@@ -56,7 +63,7 @@ def test_traceback_on_request(tmp_path):
 def test_offline_start_announces_the_stand_in(tmp_path):
     """No network, no data: MNIST becomes the embedded digits, said in a warning, in run.json and under the figures."""
     changes = dict(dataset__name="mnist", steps=2)
-    result = gm_jax(*flags("fnn_mnist", tmp_path / "run", **changes), devices=2, HOME=str(tmp_path))
+    result = gm_jax(*flags("fnn_mnist", tmp_path / "run", **changes), devices=2, fresh=True, HOME=str(tmp_path))
     assert result.returncode == 0, result.stderr
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     if record["dataset"]["origin"] != "embedded":

@@ -167,13 +167,16 @@ def fork_server() -> subprocess.Popen:
 
 def fork(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess:
     """Run what follows `python -m` in a fork of a process that has imported everything."""
+    sys.audit("subprocess.Popen", sys.executable, command, ROOT, environment)  # what listens shall know of it
     server = fork_server()
     with tempfile.TemporaryDirectory() as folder:
         files = {name: f"{folder}/{name}" for name in ("stdout", "stderr")}
         json.dump({"command": command, "environment": environment, **files}, server.stdin)
         print(file=server.stdin, flush=True)
-        status = int(server.stdout.readline())
-        return subprocess.CompletedProcess(command, status, *(Path(file).read_text() for file in files.values()))
+        status = server.stdout.readline()
+        assert status, "the server of forks has died"
+        output = [Path(file).read_text() for file in files.values()]
+        return subprocess.CompletedProcess(command, int(status), *output)
 
 
 def gm_jax(
@@ -181,8 +184,8 @@ def gm_jax(
 ) -> subprocess.CompletedProcess:
     """Run the command line in a process of its own, as a user does; `fresh`: in a new interpreter, which is slow."""
     flags = os.environ["XLA_FLAGS"].replace("device_count=2", f"device_count={devices}")
-    command, environment = [*script.split()[1:], *arguments], {**os.environ, "XLA_FLAGS": flags, **env}
+    command, environment = [*script.split(), *arguments], {**os.environ, "XLA_FLAGS": flags, **env}
     if not fresh:
-        return fork(command, environment)
-    command = [sys.executable, "-m", *command]
+        return fork(command[1:], environment)
+    command = [sys.executable, *command]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
