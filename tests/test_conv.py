@@ -149,6 +149,7 @@ def assert_close(ours, reference):
         (conv_transpose, (1, 1), (3, 4), (1, 1), "VALID", (1, 1), (3, 2), CHUNKS),
         (conv_transpose, (4, 3), (3, 3), (2, 1), "SAME", (1, 2), (2, 3), WIDE),
         (conv_transpose, (4, 3), (2, 1), (3, 2), "SAME", (1, 1), (3, 2), CHUNKS),
+        (conv_transpose, (4, 3), (1, 4), (2, 2), "SAME", (1, 1), (2, 3), WIDE),
     ],
 )
 def test_convolutions_and_their_gradients_are_those_of_the_definition(
@@ -171,23 +172,24 @@ def test_convolutions_and_their_gradients_are_those_of_the_definition(
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="about the CPU's forms")
 @pytest.mark.parametrize(
-    ("operation", "size", "stride", "channels", "convolutions"),
+    ("operation", "image", "size", "stride", "channels", "convolutions"),
     [
-        (conv, 1, 2, (16, 16), 0),  # a product
-        (conv, 3, 1, (32, 8), 0),  # painted, since narrow
-        (conv, 3, 1, (31, 8), 1),
-        (conv, 3, 1, (64, 9), 1),
-        (conv, 3, 2, (32, 8), 1),
-        (conv_transpose, 3, 1, (16, 16), 1),
-        (conv_transpose, 4, 2, (16, 9), 4),  # interleaved
-        (conv_transpose, 4, 2, (16, 8), 0),  # painted
-        (conv_transpose, 4, 3, (16, 9), 0),
-        (conv_transpose, 1, 2, (16, 9), 0),
-        (conv_transpose, 3, 1, (32, 8), 0),
+        (conv, 8, 1, 2, (16, 16), 0),  # a product
+        (conv, 8, 3, 1, (32, 8), 0),  # painted, since narrow
+        (conv, 8, 3, 1, (31, 8), 1),
+        (conv, 8, 3, 1, (64, 9), 1),
+        (conv, 8, 3, 2, (32, 8), 1),
+        (conv_transpose, 8, 3, 1, (16, 16), 1),
+        (conv_transpose, 8, 4, 2, (16, 9), 4),  # interleaved
+        (conv_transpose, 8, 4, 2, (16, 8), 0),  # painted
+        (conv_transpose, 8, 4, 3, (16, 9), 0),
+        (conv_transpose, 8, 1, 2, (16, 9), 0),
+        (conv_transpose, 8, 3, 1, (32, 8), 0),
+        (conv_transpose, 1, 4, 1, (16, 16), 0),
     ],
 )
-def test_a_convolution_takes_the_form_that_is_fast(operation, size, stride, channels, convolutions):
-    x, kernel = np.zeros((1, 8, 8, channels[0])), np.zeros((size, size, *channels))
+def test_a_convolution_takes_the_form_that_is_fast(operation, image, size, stride, channels, convolutions):
+    x, kernel = np.zeros((1, image, image, channels[0])), np.zeros((size, size, *channels))
     program = str(jax.make_jaxpr(lambda x, kernel: operation(x, kernel, stride))(x, kernel))
     assert program.count("conv_general_dilated[") == convolutions
 
@@ -339,9 +341,20 @@ def test_gradients_on_several_devices_average_to_the_whole_batch():
     np.testing.assert_allclose(mapped(kernel, x.reshape(devices, 2, 4, 4, 2)), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("operation", [conv, conv_transpose])
+def test_convolutions_keep_the_grid_unless_told_otherwise(operation):
+    programs = [
+        jax.make_jaxpr(lambda x, kernel, settings=settings: operation(x, kernel, *settings))(
+            np.zeros((1, 5, 6, 2)), np.zeros((3, 3, 2, 3))
+        )
+        for settings in ((), (1, "SAME", 1))
+    ]
+    assert str(programs[0]) == str(programs[1])
+
+
 def test_chunks_are_as_large_as_they_may_be(monkeypatch):
     monkeypatch.setattr(layer, "CHUNK", 64)
-    shapes = [layer.chunked(np.zeros((6, 2)), cost).shape for cost in (1, 10, 21, 22, 100)]
+    shapes = [layer.chunked(np.zeros((6, 2)), cost).shape for cost in (1, 10, 21, 32, 100)]
     assert shapes == [(1, 6, 2), (1, 6, 2), (2, 3, 2), (3, 2, 2), (6, 1, 2)]
 
 

@@ -68,7 +68,8 @@ def test_the_least_that_networks_take():
     assert make_classifier("mlp", CIFAR, 10, dropout=0.0, dtype="bfloat16").dtype == "bfloat16"
     assert make_vae("conv", (4, 4, 1), 1).encoder.outputs == 2
     assert make_vae("mlp", (5, 7, 1), 1).decoder.image_shape == (5, 7, 1)
-    assert make_gan("dcgan", DIGIT, 1, {}, {})[0].image_shape == DIGIT
+    generator, discriminator = make_gan("dcgan", DIGIT, 1, {}, {})
+    assert generator.image_shape == DIGIT and generator.classes == discriminator.classes == 0
 
 
 @pytest.mark.parametrize(
