@@ -26,7 +26,7 @@ from PIL import Image
 from tensorboardX.record_writer import RecordWriter, masked_crc32c
 
 from gm_jax import data
-from gm_jax.data import cache, download, prepare, shapes, tfds_decode, tfrecord
+from gm_jax.data import cache, download, embedded, prepare, shapes, tfds_decode, tfrecord
 from gm_jax.data.builders import idx
 from gm_jax.data.dataset import Split
 from gm_jax.data.image import to_array
@@ -158,12 +158,32 @@ def test_bad_idx_files(tmp_path, capsys, damage, message):
     assert not list(tmp_path.glob("out/mnist/3.0.1"))
 
 
-def test_prepare_says_what_is_wrong(tmp_path, capsys):
+def test_prepare_says_what_is_wrong(tmp_path, capsys, monkeypatch):
     for name, message in {"mnsit": "'mnist'", "shapes": "nothing to prepare", "cifar10": "does not answer"}.items():
         assert prepare.main([name, f"--data_dir={tmp_path}"]) == 2
         assert message in capsys.readouterr().err
     assert prepare.main(["cifar10", f"--data_dir={tmp_path}", f"--source={tmp_path}"]) == 2
     assert "--source serves mnist" in capsys.readouterr().err
+    write_idx(tmp_path / "idx")
+    (tmp_path / "file").write_text("no directory")
+    from gm_jax.data.builders import mnist
+
+    def lacking(builder):
+        raise ImportError("No module named 'bs4'\nmore")
+
+    assert prepare.main(["mnist", f"--data_dir={tmp_path / 'file' / 'deep'}", f"--source={tmp_path / 'idx'}"]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    monkeypatch.setattr(mnist.Mnist, "download_and_prepare", lacking)
+    assert prepare.main(["mnist", f"--data_dir={tmp_path}", f"--source={tmp_path / 'idx'}"]) == 2
+    assert "lacks a Python package (No module named 'bs4'): install it" in capsys.readouterr().err
+
+
+def test_labels_that_are_none(tmp_path, capsys):
+    write_idx(tmp_path, compress=False)
+    path = tmp_path / "t10k-labels-idx1-ubyte"
+    path.write_bytes(path.read_bytes()[:-1] + bytes([10]))
+    assert prepare.main(["mnist", f"--data_dir={tmp_path / 'out'}", f"--source={tmp_path}"]) == 2
+    assert "do not fit together (images (20, 28, 28), labels (20,) up to 10)" in capsys.readouterr().err
 
 
 def test_newest_version_and_direct_directories(data_dir):
@@ -864,6 +884,7 @@ def test_digits():
     original = every.data * (255 / 16)
     nearest = np.argmin(((small[:, None] - original[None]) ** 2).sum(-1), axis=1)
     assert (every.target[nearest] == test.labels).mean() > 0.99
+    assert abs(small.mean() / original[nearest].mean() - 1) < 0.02
     assert data.load(config("digits", image_size=32)).split("test").images.shape == (297, 32, 32, 1)
 
 
@@ -893,7 +914,20 @@ def test_shapes_attributes_are_true():
         assert counts.min() > 0.6 * 600 / len(counts)
 
 
-def test_shapes_are_a_function_of_split_and_index():
+def test_changed_code_never_meets_an_old_cache(monkeypatch):
+    """The cache of either embedded set depends on the code that makes it."""
+    made = []
+    draw, split = shapes.draw, embedded._digits_split
+    monkeypatch.setattr(shapes, "draw", lambda *arguments: made.append("shapes") or draw(*arguments))
+    monkeypatch.setattr(embedded, "_digits_split", lambda name: made.append("digits") or split(name))
+    for changed in (None, None, embedded.__file__, shapes.__file__):
+        monkeypatch.setattr(embedded, "_checksum", lambda file, changed=changed: int(file == changed))
+        data.load(config("digits", image_size=16)).split("test")
+        data.load(config("shapes", num_images=5)).split("train")
+    assert made == ["digits", "shapes", "digits", "digits", "shapes"]
+
+
+def test_shapes_are_a_function_of_split_and_index(warnings):
     """A longer split begins with the shorter one; 64 pixels show the same scenes; test differs from train."""
     few, many, large = (
         data.load(config("shapes", **keys))
@@ -904,10 +938,12 @@ def test_shapes_are_a_function_of_split_and_index():
     assert np.abs(halved - few.split("train").images).mean() < 0.5 < 5 < np.abs(np.diff(halved, axis=0)).mean()
     assert not np.array_equal(few.split("test").images, few.split("train").images[:4])
     assert few.split("train").attributes["colour"][:8].tolist() == [4, 5, 5, 4, 1, 1, 0, 1]  # on every machine
+    assert not warnings  # each has a cache of its own
 
 
 def test_image_sizes_out_of_range():
-    assert "16 to 256" in error("digits", image_size=8) and "16 to 256" in error("shapes", image_size=512)
+    assert "16 to 256" in error("digits", image_size=15) and "16 to 256" in error("shapes", image_size=257)
+    assert [data.load(config("digits", image_size=size)).image_shape[0] for size in (16, 256)] == [16, 256]
     assert "positive" in error("mnist", image_size=0) and "num_images" in error("shapes", num_images=1)
 
 
