@@ -19,10 +19,11 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import jax_ways, tables
+from benchmarks.jax_ways import RandomExperiment
 from benchmarks.peers_flax import stock
 from benchmarks.timing import Timing, Way, matrix_product, ratios, round_robin, time_calls
 from gm_jax import backend
-from gm_jax.run import Run, environment
+from gm_jax.provenance import environment
 
 EXPERIMENTS = (  # every shipped network once, and a gradient penalty
     "ddpm_mnist",
@@ -69,7 +70,7 @@ def measure(ways: list[Way]) -> dict[str, Timing]:
     return round_robin([*ways, product], FLAGS.rounds, FLAGS.seconds, FLAGS.patience)
 
 
-def torch_peer(run: Run) -> tuple[Any, str]:
+def torch_peer(run: RandomExperiment) -> tuple[Any, str]:
     """Return the experiment's PyTorch peer, or None and the reason why there is none."""
     if importlib.util.find_spec("torch") is None:
         return None, "PyTorch is not installed"
@@ -81,7 +82,7 @@ def torch_peer(run: Run) -> tuple[Any, str]:
     if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
         return None, f"this PyTorch cannot use the {jax.default_backend()}"
     try:
-        peer = Torch(run, run.split("train"), device)
+        peer = Torch(run, run.data, device)
     except NotImplementedError as error:
         return None, str(error)
     if peer.parameters != jax_ways.parameters(run):
@@ -101,7 +102,7 @@ def torch_ways(peer: Any, reason: str, kind: str) -> tuple[list[Way], dict[str, 
     return [make(TORCH), make(COMPILED, compiled=True)], {}
 
 
-def scanned_training(run: Run, fits: int) -> tuple[list[Way], dict[str, Timing]]:
+def scanned_training(run: RandomExperiment, fits: int) -> tuple[list[Way], dict[str, Timing]]:
     """Return the scanned step of Flax's layers, or an estimate of it where it would take too long.
 
     XLA's own gradients of convolutions are up to a hundred times slower inside a loop on a CPU. So two steps of one
@@ -123,7 +124,7 @@ def scanned_training(run: Run, fits: int) -> tuple[list[Way], dict[str, Timing]]
         return [jax_ways.Training(run, steps).way(SCANNED)], {}
 
 
-def training_row(run: Run, peer: Any, reason: str) -> dict[str, Any]:
+def training_row(run: RandomExperiment, peer: Any, reason: str) -> dict[str, Any]:
     """Time one training step in every way."""
     k = run.config.steps_per_call
     with stock():
@@ -143,7 +144,7 @@ def training_row(run: Run, peer: Any, reason: str) -> dict[str, Any]:
     return row(run, "training", run.config.batch_size, flops, timings) | {"compile_seconds": compiling}
 
 
-def sampling_row(run: Run, peer: Any, reason: str) -> dict[str, Any] | None:
+def sampling_row(run: RandomExperiment, peer: Any, reason: str) -> dict[str, Any] | None:
     """Time one sampling step (a classifier: the logits of a batch) in every way; None where a task has neither."""
     task = run.config.task
     if task not in BARE:
@@ -160,7 +161,7 @@ def sampling_row(run: Run, peer: Any, reason: str) -> dict[str, Any] | None:
     return row(run, what, batch, flops, measure([ours, bare, *scanned, *torch]) | missing)
 
 
-def row(run: Run, what: str, batch: int, flops: float, timings: dict[str, Timing]) -> dict[str, Any]:
+def row(run: RandomExperiment, what: str, batch: int, flops: float, timings: dict[str, Timing]) -> dict[str, Any]:
     """Put together what is known of one experiment's step."""
     ours, product = timings[OURS], timings.pop("product")
     rate = matrix_product()[1] / np.median(product.rounds)

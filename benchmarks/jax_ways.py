@@ -1,5 +1,6 @@
 """One training step and one sampling step in JAX: of gm_jax as it is and, traced inside `stock()`, of Flax's layers."""
 
+import functools
 import itertools
 import math
 import runpy
@@ -11,17 +12,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from benchmarks.flops import product_flops
 from benchmarks.timing import Way
-from gm_jax import images, parallel, random
+from gm_jax import parallel, random
+from gm_jax.experiment import Experiment
 from gm_jax.losses.diffusion import to_x0
 from gm_jax.optim import ema_decays
-from gm_jax.run import Run
+from gm_jax.portions import count_epochs
 from gm_jax.samplers import diffusion as samplers
-from gm_jax.step import AXIS, Phase, batches_per_step, make_train_step
-from gm_jax.tasks import DataSpec, make_task
-from gm_jax.train import compile_call
+from gm_jax.stages import Phase
+from gm_jax.state import TrainState
+from gm_jax.step import flat, make_train_step
+from gm_jax.tasks import DataSpec
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 DATA = {  # image shape and classes of each data set
@@ -33,22 +37,36 @@ DATA = {  # image shape and classes of each data set
 EXAMPLES = 4096  # random ones: speed does not depend on what the images show
 
 
-class RandomRun(Run):
-    """A run without a workdir, on random data."""
+class RandomExperiment(Experiment):
+    """An experiment with a name, on random examples of its data's shapes."""
 
-    def split(self, name: str) -> dict[str, np.ndarray]:
-        """Return random images and labels of the experiment's shapes."""
+    def __init__(self, name: str, config: ConfigDict, spec: DataSpec):
+        super().__init__(config, spec)
+        if count_epochs(config, self, EXAMPLES, ()):
+            super().__init__(config, spec)
+        self.name = name
+
+    @functools.cached_property
+    def data(self) -> dict[str, np.ndarray]:
+        """Random images and labels."""
         generator = np.random.default_rng(0)
         image = generator.integers(0, 256, (EXAMPLES, *self.spec.image_shape), np.uint8)
         return {"image": image, "label": generator.integers(0, len(self.spec.label_names), EXAMPLES, np.int32)}
 
-    def training(self) -> dict[str, np.ndarray]:
-        """Return the same examples."""
-        return self.split("train")
+    def resident(self) -> dict[str, dict[str, np.ndarray]]:
+        """The examples of every source of the task."""
+        return dict.fromkeys(self.task.sources(), self.data)
+
+    def random_state(self) -> TrainState:
+        """The state at step 0; what is fitted in earnest is random here, too."""
+        return self.init_state(self.task.fit(lambda: self.data))
 
 
-def open_experiment(experiment: str, batch_size: int | None = None) -> Run:
-    """Open "config" or "config:variant" without data or a workdir; `batch_size` is also the number of samples."""
+def open_experiment(experiment: str, batch_size: int | None = None, **changes: Any) -> RandomExperiment:
+    """Open "config" or "config:variant" without data; `batch_size` is also the number of samples.
+
+    `changes` are further keys of the config, dots written as double underscores.
+    """
     name, _, variant = experiment.partition(":")
     get_config = runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"]
     config = get_config(variant) if variant else get_config()
@@ -57,44 +75,49 @@ def open_experiment(experiment: str, batch_size: int | None = None) -> Run:
     if config.task == "diffusion":
         config.diffusion.conditional = False  # the peers know the unconditional network
     config.sampling.batch_size = config.sampling.n  # all at once, and no more of them
+    config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
     shape, classes = DATA[config.dataset.name]
-    spec = DataSpec(shape, tuple(map(str, range(classes))))
-    return RandomRun(experiment, config, None, spec, make_task(config, spec), None)
+    return RandomExperiment(experiment, config, DataSpec(shape, tuple(map(str, range(classes)))))
 
 
-def parameters(run: Run) -> int:
+def parameters(experiment: Experiment) -> int:
     """Return the number of trainable parameters of all networks."""
-    return sum(leaf.size for leaf in jax.tree.leaves(run.state_shapes().params))
+    return sum(leaf.size for leaf in jax.tree.leaves(experiment.state_shapes().params))
 
 
-def bare_call(run: Run, phases: Sequence[Phase] | None = None) -> Callable:
-    """Return `train.compile_call` without its scan: one jitted step, of all phases or of these."""
-    networks = list(jax.eval_shape(run.task.init, jax.random.key(0)))
-    phases = run.task.phases() if phases is None else phases
-    step = make_train_step(phases, run.optimizers(networks), ema_decays(run.config, networks), run.config.seed)
+def bare_call(experiment: Experiment, phases: Sequence[Phase] | None = None) -> Callable:
+    """Return `Experiment.train_call` without its scan: one jitted step, of all phases or of these."""
+    phases = experiment.stages[0].phases if phases is None else phases
+    decays = ema_decays(experiment.config, experiment.networks)
+    step = make_train_step(phases, experiment.optimizers(), decays, experiment.config.seed)
 
-    def call(state, resident, batches):
-        index = batches["index"][0]
-        local = index.shape[1]
-        position = jax.lax.axis_index(AXIS) * local + jnp.arange(local)
-        batch = {"index": index, **{name: array[index] for name, array in resident.items()}}
-        return step(state, {**batch, "position": jnp.broadcast_to(position, index.shape)})
+    def call(state, resident, position, batches):
+        found = {}
+        for source, batch in batches.items():
+            index = batch["index"][0]
+            data = {name: array[index] for name, array in resident[source].items()}
+            found[source] = {"index": index, **data, "position": jnp.broadcast_to(position, index.shape)}
+        return step(state, flat(found))
 
     return parallel.map_training(call)
 
 
-def training_batches(run: Run, steps: int) -> dict[str, np.ndarray]:
+def training_batches(experiment: Experiment, steps: int) -> dict[str, dict[str, np.ndarray]]:
     """Return the numbers of random examples for so many steps, as the loop gives them to a call."""
-    shape = (steps, batches_per_step(run.task.phases()), run.config.batch_size)
-    return parallel.split_batches({"index": np.random.default_rng(1).integers(0, EXAMPLES, shape, np.int32)})
+    stage = experiment.stages[0]
+    shape, generator = (steps, stage.batches, stage.batch_size), np.random.default_rng(1)
+    numbers = {source: generator.integers(0, EXAMPLES, shape, np.int32) for source in experiment.task.sources()}
+    return parallel.split_batches({source: {"index": index} for source, index in numbers.items()})
 
 
-def step_flops(run: Run) -> float:
+def step_flops(experiment: RandomExperiment) -> float:
     """Return the work of a training step, traced at once, phase by phase: a lazy one counts by how often it runs."""
-    state, resident, batches = run.state_shapes(), run.split("train"), training_batches(run, 1)
+    stage = experiment.stages[0]
+    position, batches = parallel.positions(stage.batch_size), training_batches(experiment, 1)
+    arguments = experiment.state_shapes(), experiment.resident(), position, batches
     return sum(
-        product_flops(bare_call(run, [phase._replace(every=1)]), state, resident, batches) / phase.every
-        for phase in run.task.phases()
+        product_flops(bare_call(experiment, [phase._replace(every=1)]), *arguments) / phase.every
+        for phase in stage.phases
     )
 
 
@@ -105,46 +128,48 @@ class Training:
         compile_seconds: to trace and to compile; from the cache, where this program was compiled before.
     """
 
-    def __init__(self, run: Run, steps: int = 1, make_call: Callable[[Run], Callable] = compile_call):
-        self.run, self.steps = run, steps
-        self.resident = parallel.replicate(run.split("train"))
-        self.batches = training_batches(run, steps)
-        self.state = run.init_state()
+    def __init__(
+        self, experiment: RandomExperiment, steps: int = 1, make_call: Callable[[Any], Callable] = Experiment.train_call
+    ):
+        self.experiment, self.steps = experiment, steps
+        position = parallel.positions(experiment.stages[0].batch_size)
+        self.inputs = parallel.replicate(experiment.resident()), position, training_batches(experiment, steps)
+        self.state = experiment.random_state()
         began = time.perf_counter()
-        self.function = make_call(run)
-        lowered = self.function.lower(self.state, self.resident, self.batches)
+        self.function = make_call(experiment)
+        lowered = self.function.lower(self.state, *self.inputs)
         traced = time.perf_counter()
         self.compiled = lowered.compile()
         self.compile_seconds = {"trace": traced - began, "compile": time.perf_counter() - traced}
 
     def __call__(self) -> Any:
-        self.state, metrics = self.compiled(self.state, self.resident, self.batches)
+        self.state, metrics = self.compiled(self.state, *self.inputs)
         return metrics
 
     def way(self, name: str) -> Way:
         """Return it under a name."""
-        cycle = math.lcm(*(phase.every for phase in self.run.task.phases()))
+        cycle = math.lcm(*(phase.every for phase in self.experiment.stages[0].phases))
         return Way(name, self, steps=self.steps, cycle=cycle)
 
 
-def sampling(run: Run, name: str) -> Way:
+def sampling(experiment: RandomExperiment, name: str) -> Way:
     """Return the task's own way to draw `sampling.n` samples, traced at once."""
-    trained = run.trained(run.init_state())
-    n = run.config.sampling.n
-    way = Way(name, lambda: run.task.sample(trained, n, 0), wait=lambda _: None, steps=sampling_steps(run))
+    variables, n = experiment.trained_variables(experiment.random_state()), experiment.config.sampling.n
+    draw = functools.partial(experiment.task.sample, variables, n, 0)
+    way = Way(name, draw, wait=lambda _: None, steps=sampling_steps(experiment))
     way.call()
     return way
 
 
-def sampling_steps(run: Run) -> int:
+def sampling_steps(experiment: RandomExperiment) -> int:
     """Return how many evaluations of the network one sample takes."""
-    return getattr(run.task, "sampling_steps", 1)
+    return getattr(experiment.task, "sampling_steps", 1)
 
 
-def bare_sampling(run: Run, name: str) -> tuple[Way, float]:
+def bare_sampling(experiment: RandomExperiment, name: str) -> tuple[Way, float]:
     """Return a Python loop over one jitted step of a diffusion task's sampler, traced at once, and a step's FLOPs."""
-    task, schedule, n = run.task, run.task.schedule, run.config.sampling.n
-    params = run.init_state().params["denoiser"]
+    task, n = experiment.task, experiment.config.sampling.n
+    schedule, params = task.schedule, experiment.random_state().params["denoiser"]
 
     def step(params, x, t, s, keys):
         output = task.network.apply({"params": params}, x, jnp.broadcast_to(t, (n,)))
@@ -152,7 +177,7 @@ def bare_sampling(run: Run, name: str) -> tuple[Way, float]:
         return samplers.step(schedule, x, x0, s, t, task.eta, keys)
 
     keys = random.example_keys(jax.random.key(0), jnp.arange(n))
-    noise = jax.jit(lambda keys: samplers.prior(schedule, keys, run.spec.image_shape))
+    noise = jax.jit(lambda keys: samplers.prior(schedule, keys, experiment.spec.image_shape))
     steps = samplers.timesteps(schedule.T, task.sampling_steps)
     arguments = (params, noise(keys), steps[0], steps[1], keys)
     compiled = jax.jit(step).lower(*arguments).compile()
@@ -166,24 +191,22 @@ def bare_sampling(run: Run, name: str) -> tuple[Way, float]:
     return Way(name, draw, steps=len(steps) - 1), product_flops(step, *arguments)
 
 
-def generation(run: Run, name: str) -> tuple[Way, float]:
+def generation(experiment: RandomExperiment, name: str) -> tuple[Way, float]:
     """Return the images of `sampling.n` latents of a GAN or a VAE in one jitted call, traced at once, and its FLOPs."""
-    task, variables = run.task, run.trained(run.init_state()).variables
-    keys = random.example_keys(jax.random.key(0), jnp.arange(run.config.sampling.n))
+    variables = experiment.trained_variables(experiment.random_state())
+    keys = random.example_keys(jax.random.key(0), jnp.arange(experiment.config.sampling.n))
 
     def draw(variables, keys):
-        z = random.normal(keys, (run.config.model.latent_dim,))
-        if run.config.task == "gan":
-            return images.to_uint8(task.generate(*variables, z, None)[0])
-        return images.unit_to_uint8(jax.nn.sigmoid(task.decode(variables.params, z)))
+        batch = {"position": jnp.arange(len(keys)), "label": jnp.zeros(len(keys), jnp.int32)}
+        return experiment.task.generate(variables, batch, keys)["images"]
 
     compiled = jax.jit(draw).lower(variables, keys).compile()
     return Way(name, lambda: compiled(variables, keys)), product_flops(draw, variables, keys)
 
 
-def prediction(run: Run, name: str) -> tuple[Way, float]:
+def prediction(experiment: RandomExperiment, name: str) -> tuple[Way, float]:
     """Return a classifier's logits of one batch, traced at once, and its FLOPs."""
-    variables = run.trained(run.init_state()).variables
-    image = jax.device_put(run.split("train")["image"][: run.config.batch_size])
-    compiled = jax.jit(run.task.logits).lower(variables, image).compile()
-    return Way(name, lambda: compiled(variables, image)), product_flops(run.task.logits, variables, image)
+    variables, logits = experiment.trained_variables(experiment.random_state()), experiment.task.logits
+    image = jax.device_put(experiment.data["image"][: experiment.config.batch_size])
+    compiled = jax.jit(logits).lower(variables, image).compile()
+    return Way(name, lambda: compiled(variables, image)), product_flops(logits, variables, image)

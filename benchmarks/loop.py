@@ -19,7 +19,6 @@ from absl import app, logging
 from gm_jax import backend, cli, parallel, progress, train
 from gm_jax.run import Run, open_training
 from gm_jax.samplers import diffusion as samplers
-from gm_jax.step import batches_per_step
 from gm_jax.workdir import Workdir
 
 STEPS = 200
@@ -49,13 +48,16 @@ def time_loop(run: Run) -> np.ndarray:
 
 def time_calls(run: Run, calls: int) -> np.ndarray:
     """Call the same compiled function on one batch again and again; return the seconds of each call."""
-    data = parallel.replicate({name: np.asarray(x) for name, x in run.split("train").items()})
-    shape = (run.config.steps_per_call, batches_per_step(run.task.phases()), run.config.batch_size)
-    batch = parallel.split_batches({"index": np.arange(np.prod(shape), dtype=np.int32).reshape(shape) % 1000})
-    call, state, times = train.compile_call(run), run.init_state(), []
+    data = {name: parallel.replicate(dict(source.data)) for name, source in run.sources().items()}
+    stage = run.experiment.stages[0]
+    shape = (run.config.steps_per_call, stage.batches, stage.batch_size)
+    numbers = np.arange(np.prod(shape), dtype=np.int32).reshape(shape) % 1000
+    batch = parallel.split_batches({name: {"index": numbers} for name in data})
+    call, position = run.experiment.train_call(), parallel.positions(stage.batch_size)
+    state, times = run.init_state(), []
     for _ in range(calls + 3):
         began = time.perf_counter()
-        state, metrics = call(state, data, batch)
+        state, metrics = call(state, data, position, batch)
         jax.block_until_ready(metrics)
         times.append(time.perf_counter() - began)
     return np.asarray(times[3:])
@@ -63,11 +65,11 @@ def time_calls(run: Run, calls: int) -> np.ndarray:
 
 def time_sampler(run: Run, n: int = 64, steps: int = 1000) -> tuple[float, float]:
     """Return seconds a step: the scanned ancestral sampler, and a Python loop over the jitted denoiser, n images."""
-    task, trained = run.task, run.trained(run.init_state())
+    task, variables = run.task, run.trained(run.init_state()).variables
     task.sampling_steps, task.eta = steps, 1.0
     for _ in range(2):  # the first compiles
         began = time.perf_counter()
-        task.draw(trained, n, seed=0)
+        task.sample(variables, n, seed=0)
         scanned = (time.perf_counter() - began) / steps
     denoise = jax.jit(task.denoise)  # with guidance, as in the scanned sampler
     label = np.arange(n, dtype=np.int32) % max(task.classes, 1)
@@ -78,7 +80,7 @@ def time_sampler(run: Run, n: int = 64, steps: int = 1000) -> tuple[float, float
     for i, (t, s) in enumerate(itertools.pairwise(plan)):
         if i == 3:
             began = time.perf_counter()
-        x = one_step(x, denoise(trained.variables.params, label, x, np.full(n, t)), s, t, keys)
+        x = one_step(x, denoise(variables.params, label, x, np.full(n, t)), s, t, keys)
         x.block_until_ready()
     return scanned, (time.perf_counter() - began) / (len(plan) - 4)
 

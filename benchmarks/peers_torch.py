@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from benchmarks.timing import Way
 from benchmarks.torch_tasks import PEERS
+from gm_jax.experiment import Experiment
 from gm_jax.optim import settings
-from gm_jax.run import Run
-from gm_jax.step import Phase, batches_per_step
+from gm_jax.stages import Phase, Stage
 
 
 def configure(device: str) -> None:
@@ -82,7 +82,7 @@ class Torch:
         parameters: the number of trainable parameters of all networks.
     """
 
-    def __init__(self, run: Run, data: dict[str, np.ndarray], device: str):
+    def __init__(self, run: Experiment, data: dict[str, np.ndarray], device: str):
         config = self.config = run.config
         if config.task not in PEERS:
             raise NotImplementedError(f"no PyTorch peer of the task {config.task} is written yet")
@@ -92,7 +92,7 @@ class Torch:
         self.networks = nn.ModuleDict(self.peer.networks).to(device, memory_format=torch.channels_last)
         self.images = torch.from_numpy(data["image"]).to(device)
         self.labels = torch.from_numpy(data["label"]).long().to(device)
-        batches = batches_per_step(self.peer.phases)
+        batches = Stage(0, self.peer.phases, config.batch_size).batches
         self.index = torch.randint(len(self.images), (batches, config.batch_size), device=device)
         self.parameters = sum(p.numel() for p in trainable(self.networks))
 
@@ -130,18 +130,18 @@ class Torch:
         ]
 
         def update(phase: Phase, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-            net = phase.net
-            for other, values in parameters.items():  # no gradients of the networks that stay as they are
+            for net, values in parameters.items():  # no gradients of the networks that stay as they are
                 for value in values:
-                    value.requires_grad_(other == net)
-            optimizers[net].zero_grad(set_to_none=True)
+                    value.requires_grad_(net in phase.nets)
+                optimizers[net].zero_grad(set_to_none=True)
             with self.precision():
                 loss, metrics = phase.loss(networks, images, labels)
             loss.backward()
-            if optim[net].clip_norm is not None:
-                metrics["grad_norm"] = nn.utils.clip_grad_norm_(parameters[net], optim[net].clip_norm)
-            optimizers[net].step()
-            schedules[net].step()
+            for net in phase.nets:
+                if optim[net].clip_norm is not None:
+                    metrics["grad_norm"] = nn.utils.clip_grad_norm_(parameters[net], optim[net].clip_norm)
+                optimizers[net].step()
+                schedules[net].step()
             return metrics
 
         def step() -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from benchmarks.torch_networks import CLASSIFIERS, UNet
 from gm_jax.losses.diffusion import error_weight
 from gm_jax.samplers.diffusion import timesteps
 from gm_jax.samplers.schedules import make_schedule
-from gm_jax.step import Phase
+from gm_jax.stages import Phase
 
 Networks = Mapping[str, nn.Module]
 Result = tuple[Tensor, dict[str, Tensor]]  # the objective and the metrics
@@ -36,7 +36,7 @@ class Classifier:
         self.config, self.smoothing = config, config.classifier.label_smoothing
         fields = {key: value for key, value in config.model.items() if key not in ("name", "dtype")}
         self.networks = {"classifier": CLASSIFIERS[config.model.name](image_shape, classes, **fields)}
-        self.phases = [Phase("classifier", self.loss)]
+        self.phases = [Phase("classifier", ("classifier",), self.loss)]
         self.mean, self.std = (
             torch.tensor(tuple(config.classifier[name]), device=device).view(1, -1, 1, 1) for name in ("mean", "std")
         )
@@ -69,7 +69,7 @@ class Diffusion:
         fields = {key: value for key, value in config.model.items() if key != "dtype"}
         self.config, self.shape, self.device = config, image_shape, device
         self.networks = {"denoiser": UNet(image_shape, **fields)}
-        self.phases = [Phase("denoiser", self.loss)]
+        self.phases = [Phase("denoiser", ("denoiser",), self.loss)]
         schedule = make_schedule(config.diffusion.schedule, config.diffusion.timesteps)
         self.T = schedule.T
         self.sampling_steps = config.sampling.steps or min(50, self.T)
@@ -139,7 +139,7 @@ class VAE:
         fields = {key: value for key, value in config.model.items() if key not in ("name", "latent_dim")}
         coders = CODERS[config.model.name](image_shape, config.model.latent_dim, **fields)
         self.networks = {"vae": VAENetwork(*coders, learned_scale=settings.likelihood == "gaussian")}
-        self.phases = [Phase("vae", self.loss)]
+        self.phases = [Phase("vae", ("vae",), self.loss)]
 
     def pixels(self, images: Tensor) -> Tensor:
         """Return the images in [0, 1] that the network sees, perhaps drawn binary ones."""
@@ -222,10 +222,10 @@ class GAN:
             "generator": generator(image_shape, model.latent_dim, **model.generator),
             "discriminator": discriminator(image_shape, **model.discriminator),
         }
-        lazy = [Phase("discriminator", self.r1_loss, every=settings.r1_every)] if settings.r1 else []
+        lazy = [Phase("r1", ("discriminator",), self.r1_loss, every=settings.r1_every)] if settings.r1 else []
         self.phases = [
-            Phase("discriminator", self.discriminator_loss, repeats=settings.critic_steps),
-            Phase("generator", self.generator_loss),
+            Phase("discriminator", ("discriminator",), self.discriminator_loss, repeats=settings.critic_steps),
+            Phase("generator", ("generator",), self.generator_loss),
             *lazy,
         ]
 

@@ -18,6 +18,7 @@ VARIANTS = ("modern",)
 def get_config(variant=""):
     check_variant(variant, *VARIANTS)
     config = classifier_config()
+    config.rows = ("W4",)
     config.dataset.name = "cifar10"
     config.classifier.update(CIFAR10)
     config.model.name = "alexnet"
@@ -33,8 +34,8 @@ def get_config(variant=""):
     config.optim.learning_rate = 0.01
     config.optim.weight_decay = 5e-4
     config.optim.decay = "cosine"
-    set_epochs(config, epochs=100, examples=50_000, checkpoint_epochs=5)
-    config.optim.warmup_steps = config.steps // 100
+    set_epochs(config, epochs=100, checkpoint_epochs=5)
+    config.epochs.optim.warmup_steps = 1
     if variant == "modern":
         modernise(config)
     return config
@@ -53,5 +54,5 @@ def modernise(config):
     config.optim.learning_rate = 0.2
     config.optim.decay = "linear"
     config.optim.ema_decay = 0.99
-    set_epochs(config, epochs=15, examples=50_000, checkpoint_epochs=3)
-    config.optim.warmup_steps = config.steps // 5
+    set_epochs(config, epochs=15, checkpoint_epochs=3)
+    config.epochs.optim.warmup_steps = 3

@@ -11,6 +11,7 @@ from gm_jax.defaults import autoencoder_config, set_epochs
 
 def get_config():
     config = autoencoder_config()
+    config.rows = ("T1",)
     config.dataset.name = "mnist"
     config.model.name = "mlp"
     config.model.hidden = (128, 64)
@@ -20,6 +21,6 @@ def get_config():
     config.steps_per_call = 7
     config.optim.learning_rate = 2e-3
     config.optim.decay = "cosine"
-    set_epochs(config, epochs=50, examples=60_000, checkpoint_epochs=5)
+    set_epochs(config, epochs=50, checkpoint_epochs=5)
     config.if_embedded = {"steps": 4690, "optim": {"decay_steps": 4690}}
     return config

@@ -20,12 +20,13 @@ VARIANTS = ("matching", "modern")
 def get_config(variant=""):
     check_variant(variant, *VARIANTS)
     config = gan_config()
+    config.rows = ("T8",) if variant == "matching" else ("H3",)
     config.dataset.name = "mnist"
     config.gan.conditional = True
     config.gan.wrong_labels = variant in ("matching", "modern")
     config.model = TUTORIAL_DCGAN
     config.batch_size = 256
-    set_epochs(config, epochs=50, examples=60_000, checkpoint_epochs=5)
+    set_epochs(config, epochs=50, checkpoint_epochs=5)
     config.if_embedded = {"steps": 1200}
     if variant == "modern":
         modernise(config)
@@ -36,4 +37,4 @@ def modernise(config):
     config.model = SMALL_DCGAN
     config.batch_size = 128
     config.optim.generator.ema_decay = 0.999
-    set_epochs(config, epochs=10, examples=60_000, checkpoint_epochs=2)
+    set_epochs(config, epochs=10, checkpoint_epochs=2)

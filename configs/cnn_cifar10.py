@@ -17,6 +17,7 @@ VARIANTS = ("modern",)
 def get_config(variant=""):
     check_variant(variant, *VARIANTS)
     config = classifier_config()
+    config.rows = ("W3",)
     config.dataset.name = "cifar10"
     config.classifier.update(CIFAR10)
     config.model.name = "cnn"
@@ -27,7 +28,7 @@ def get_config(variant=""):
     config.steps_per_call = 50
     config.optim.learning_rate = 1e-3
     config.optim.decay = "cosine"
-    set_epochs(config, epochs=100, examples=50_000, checkpoint_epochs=5)
+    set_epochs(config, epochs=100, checkpoint_epochs=5)
     if variant == "modern":
         modernise(config)
     return config
@@ -47,5 +48,5 @@ def modernise(config):
     config.optim.weight_decay = 1e-3
     config.optim.decay = "linear"
     config.optim.ema_decay = 0.99
-    set_epochs(config, epochs=12, examples=50_000, checkpoint_epochs=2)
-    config.optim.warmup_steps = config.steps // 5
+    set_epochs(config, epochs=12, checkpoint_epochs=2)
+    config.epochs.optim.warmup_steps = 2.4

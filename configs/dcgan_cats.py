@@ -19,6 +19,7 @@ from gm_jax.defaults import gan_config, set_epochs
 
 def get_config():
     config = gan_config()
+    config.rows = ("P1",)
     config.dataset.name = "cats"
     config.dataset.image_size = 64
     config.dataset.split = config.evaluation.split = "all"  # of a folder without train and test
@@ -26,5 +27,5 @@ def get_config():
     config.model.generator.width = 64  # multipliers, strides and kernels are the networks' defaults
     config.model.discriminator = {"width": 64, "bias": False}
     config.batch_size = 128
-    set_epochs(config, epochs=50, examples=29_843, checkpoint_epochs=5)
+    set_epochs(config, epochs=50, checkpoint_epochs=5)
     return config

@@ -19,10 +19,11 @@ from gm_jax.defaults import gan_config, set_epochs
 
 def get_config():
     config = gan_config()
+    config.rows = ("B4",)
     config.dataset.name = "celeb_a"
     config.dataset.image_size = 64
     config.model.generator.width = 64  # multipliers, strides and kernels are the networks' defaults
     config.model.discriminator = {"width": 64, "bias": False}
     config.batch_size = 128
-    set_epochs(config, epochs=25, examples=162_770, checkpoint_epochs=1)
+    set_epochs(config, epochs=25, checkpoint_epochs=1)
     return config

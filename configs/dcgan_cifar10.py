@@ -13,8 +13,9 @@ from gm_jax.defaults import TUTORIAL_DCGAN, gan_config, set_epochs
 
 def get_config():
     config = gan_config()
+    config.rows = ("W7", "T5")
     config.dataset.name = "cifar10"
     config.model = TUTORIAL_DCGAN
     config.batch_size = 256
-    set_epochs(config, epochs=100, examples=50_000, checkpoint_epochs=5)
+    set_epochs(config, epochs=100, checkpoint_epochs=5)
     return config

@@ -20,11 +20,12 @@ VARIANTS = ("modern",)
 def get_config(variant=""):
     check_variant(variant, *VARIANTS)
     config = gan_config()
+    config.rows = ("B4",)
     config.dataset.name = "faces64"
     config.model.generator.width = 64  # multipliers, strides and kernels are the networks' defaults
     config.model.discriminator = {"width": 64, "bias": False}
     config.batch_size = 128
-    set_epochs(config, epochs=50, examples=12_374, checkpoint_epochs=5)
+    set_epochs(config, epochs=50, checkpoint_epochs=5)
     if variant == "modern":
         modernise(config)
     return config
@@ -36,4 +37,4 @@ def modernise(config):
     config.gan.r1 = 0.5
     config.gan.augment = ("colour", "translation", "cutout")
     config.optim.generator.ema_decay = 0.999
-    set_epochs(config, epochs=200, examples=12_374, checkpoint_epochs=5, evaluate_epochs=5)
+    set_epochs(config, epochs=200, checkpoint_epochs=5, evaluate_epochs=5)

@@ -25,10 +25,11 @@ VARIANTS = ("report", "h2", "modern")
 def get_config(variant=""):
     check_variant(variant, *VARIANTS)
     config = gan_config()
+    config.rows = ("H2",) if variant == "h2" else ("W6", "T5")
     config.dataset.name = "mnist"
     config.model = TUTORIAL_DCGAN
     config.batch_size = 256 if variant in ("report", "h2") else 64
-    set_epochs(config, epochs=50 if variant == "h2" else 100, examples=60_000, checkpoint_epochs=1)
+    set_epochs(config, epochs=50 if variant == "h2" else 100, checkpoint_epochs=1)
     config.if_embedded = {"steps": 1200 if variant in ("report", "h2") else 4800}
     if variant == "modern":
         modernise(config)
@@ -39,4 +40,4 @@ def modernise(config):
     config.model = SMALL_DCGAN
     config.batch_size = 128
     config.optim.generator.ema_decay = 0.999
-    set_epochs(config, epochs=15, examples=60_000, checkpoint_epochs=3)
+    set_epochs(config, epochs=15, checkpoint_epochs=3)

@@ -11,16 +11,15 @@ digit (10 % of them are hidden, so that guidance 0 samples p(x)). `paper` is the
 GPU or a night.
 """
 
-from ml_collections.config_dict import placeholder
-
-from gm_jax.defaults import base_config, check_variant
+from gm_jax.defaults import check_variant, diffusion_config
 
 VARIANTS = ("paper",)
 
 
 def get_config(variant=""):
     check_variant(variant, *VARIANTS)
-    config = base_config("diffusion")
+    config = diffusion_config()
+    config.rows = ("D1",)
     config.dataset.name = "mnist"
     config.batch_size = 128
     config.steps_per_call = 5
@@ -28,21 +27,12 @@ def get_config(variant=""):
     config.model.width = 64
     config.model.multipliers = (1,)
     config.model.blocks = 1
-    config.model.attention = ()  # grids at which every block attends; the middle always does
-    config.model.heads = 1
-    config.model.dropout = 0.0
     config.model.dense = 1024
     config.model.space_to_depth = 4
 
-    config.diffusion = {}
-    config.diffusion.timesteps = 1000
-    config.diffusion.schedule = "cosine"  # or linear, exploding: betas that grow in equal steps ...
-    config.diffusion.beta_start = placeholder(float)  # ... from here (None: 1e-4) ...
-    config.diffusion.beta_end = placeholder(float)  # ... to here (None: 0.02; exploding: 0.04)
-    config.diffusion.prediction = "image"  # what the network says, and ...
-    config.diffusion.objective = "image"  # ... whose squared error is minimised: noise (eq. (4)), velocity or image
-    config.diffusion.conditional = True  # if the data have labels
-    config.diffusion.label_dropout = 0.1
+    config.diffusion.schedule = "cosine"
+    config.diffusion.prediction = config.diffusion.objective = "image"
+    config.diffusion.conditional = True
 
     config.optim.learning_rate = 1e-3
     config.optim.warmup_steps = 100
@@ -58,11 +48,7 @@ def get_config(variant=""):
     config.evaluation.n = 1000
     config.if_embedded = {"steps": 900, "optim": {"decay_steps": 900}}
 
-    config.sampling.sampler = "ddim"  # or ancestral
-    config.sampling.steps = placeholder(int)  # None: 50 for ddim, all for ancestral
-    config.sampling.eta = 0.0  # of ddim: 0 adds no noise, 1 is ancestral sampling in few steps
-    config.sampling.guidance = 2.0  # 1: the plain conditional model, 0: the unconditional one
-    config.sampling.label = placeholder(int)  # None: all classes in turn
+    config.sampling.guidance = 2.0
     if variant == "paper":
         follow_paper(config)
     return config

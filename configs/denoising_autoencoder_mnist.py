@@ -11,6 +11,7 @@ from gm_jax.defaults import autoencoder_config, set_epochs
 
 def get_config():
     config = autoencoder_config()
+    config.rows = ("T4",)
     config.dataset.name = "mnist"
     config.autoencoder.noise = 0.5
     config.model.name = "conv"
@@ -21,6 +22,6 @@ def get_config():
     config.steps_per_call = 7
     config.optim.learning_rate = 2e-3
     config.optim.decay = "cosine"
-    set_epochs(config, epochs=12, examples=60_000, checkpoint_epochs=2)
+    set_epochs(config, epochs=12, checkpoint_epochs=2)
     config.if_embedded = {"steps": 938, "optim": {"decay_steps": 938}}
     return config

@@ -18,6 +18,7 @@ VARIANTS = ("modern",)
 def get_config(variant=""):
     check_variant(variant, *VARIANTS)
     config = classifier_config()
+    config.rows = ("W2",)
     config.dataset.name = "cifar10"
     config.classifier.update(CIFAR10)
     config.model.name = "mlp"
@@ -29,7 +30,7 @@ def get_config(variant=""):
     config.optim.name = "sgd"
     config.optim.beta1 = 0.0
     config.optim.learning_rate = 0.001
-    set_epochs(config, epochs=100, examples=50_000, checkpoint_epochs=5)
+    set_epochs(config, epochs=100, checkpoint_epochs=5)
     if variant == "modern":
         modernise(config)
     return config
@@ -51,5 +52,5 @@ def modernise(config):
     config.optim.weight_decay = 0.05
     config.optim.decay = "linear"
     config.optim.ema_decay = 0.99
-    set_epochs(config, epochs=50, examples=50_000, checkpoint_epochs=5)
-    config.optim.warmup_steps = config.steps // 5
+    set_epochs(config, epochs=50, checkpoint_epochs=5)
+    config.epochs.optim.warmup_steps = 10

@@ -16,6 +16,7 @@ VARIANTS = ("modern",)
 def get_config(variant=""):
     check_variant(variant, *VARIANTS)
     config = classifier_config()
+    config.rows = ("W1",)
     config.dataset.name = "mnist"
     config.classifier.update(MNIST)
     config.model.name = "mlp"
@@ -26,7 +27,7 @@ def get_config(variant=""):
     config.steps_per_call = 500
     config.optim.learning_rate = 1e-3
     config.optim.decay = "cosine"
-    set_epochs(config, epochs=100, examples=60_000, checkpoint_epochs=5)
+    set_epochs(config, epochs=100, checkpoint_epochs=5)
     config.if_embedded = {"steps": 15_000, "optim": {"decay_steps": 15_000}}
     if variant == "modern":
         modernise(config)
@@ -46,6 +47,6 @@ def modernise(config):
     config.optim.weight_decay = 0.05
     config.optim.decay = "linear"
     config.optim.ema_decay = 0.99
-    set_epochs(config, epochs=30, examples=60_000, checkpoint_epochs=5)
-    config.optim.warmup_steps = config.steps // 5
+    set_epochs(config, epochs=30, checkpoint_epochs=5)
+    config.epochs.optim.warmup_steps = 6
     config.if_embedded = {"steps": 600, "optim": {"decay_steps": 600, "warmup_steps": 120}}

@@ -14,6 +14,7 @@ from gm_jax.defaults import gan_config, set_epochs
 
 def get_config():
     config = gan_config()
+    config.rows = ("B2",)
     config.dataset.name = "mnist"
     config.model.name = "dense"
     config.model.latent_dim = 64
@@ -22,6 +23,6 @@ def get_config():
     config.model.discriminator.dropout = 0.0
     config.batch_size = 128
     config.steps_per_call = 10
-    set_epochs(config, epochs=50, examples=60_000, checkpoint_epochs=5)
+    set_epochs(config, epochs=50, checkpoint_epochs=5)
     config.if_embedded = {"steps": 4700}
     return config

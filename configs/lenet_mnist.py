@@ -23,6 +23,6 @@ def get_config():
     config.optim.warmup_steps = 600
     config.optim.decay = "linear"
     config.optim.ema_decay = 0.995
-    set_epochs(config, epochs=12, examples=60_000, checkpoint_epochs=2)
+    set_epochs(config, epochs=12, checkpoint_epochs=2)
     config.if_embedded = {"steps": 1200, "optim": {"decay_steps": 1200, "warmup_steps": 240}}
     return config

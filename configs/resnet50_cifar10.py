@@ -23,6 +23,7 @@ VARIANTS = ("imagenet", "modern")
 def get_config(variant=""):
     check_variant(variant, *VARIANTS)
     config = classifier_config()
+    config.rows = ("W5",)
     config.dataset.name = "cifar10"
     config.classifier.update(CIFAR10)
     config.model.name = "resnet"
@@ -38,8 +39,8 @@ def get_config(variant=""):
     config.optim.learning_rate = 0.04
     config.optim.weight_decay = 1e-4
     config.optim.decay = "cosine"
-    set_epochs(config, epochs=100, examples=50_000, checkpoint_epochs=2, evaluate_epochs=2)
-    config.optim.warmup_steps = config.steps // 100
+    set_epochs(config, epochs=100, checkpoint_epochs=2, evaluate_epochs=2)
+    config.epochs.optim.warmup_steps = 1
     if variant == "imagenet":
         take_as_it_comes(config)
     if variant == "modern":
@@ -70,5 +71,5 @@ def modernise(config):
     config.optim.nesterov = True
     config.optim.decay = "linear"
     config.optim.ema_decay = 0.99
-    set_epochs(config, epochs=40, examples=50_000, checkpoint_epochs=5)
-    config.optim.warmup_steps = config.steps // 5
+    set_epochs(config, epochs=40, checkpoint_epochs=5)
+    config.epochs.optim.warmup_steps = 8

@@ -11,6 +11,7 @@ from gm_jax.defaults import gan_config, set_epochs
 
 def get_config():
     config = gan_config()
+    config.rows = ("T5",)
     config.dataset.name = "cifar10"
     config.model.latent_dim = 128
     config.model.generator = {
@@ -33,5 +34,5 @@ def get_config():
     config.batch_size = 64
     config.steps_per_call = 2
     config.optim.generator.ema_decay = 0.999
-    set_epochs(config, epochs=128, examples=50_000, checkpoint_epochs=5)
+    set_epochs(config, epochs=128, checkpoint_epochs=5)
     return config

@@ -16,6 +16,7 @@ VARIANTS = ("kl",)
 def get_config(variant=""):
     check_variant(variant, *VARIANTS)
     config = autoencoder_config()
+    config.rows = ("T3",) if variant == "kl" else ("T2",)
     config.dataset.name = "mnist"
     config.autoencoder.penalty = "l1"
     config.autoencoder.penalty_weight = 0.1
@@ -28,7 +29,7 @@ def get_config(variant=""):
     config.steps_per_call = 7
     config.optim.learning_rate = 1e-3
     config.optim.decay = "cosine"
-    set_epochs(config, epochs=30, examples=60_000, checkpoint_epochs=5)
+    set_epochs(config, epochs=30, checkpoint_epochs=5)
     config.if_embedded = {"steps": 1407, "optim": {"decay_steps": 1407}}
     if variant == "kl":
         config.autoencoder.update(penalty="kl", penalty_weight=0.1, target_activity=0.05)

@@ -14,6 +14,7 @@ from gm_jax.defaults import set_epochs, vae_config
 
 def get_config():
     config = vae_config()
+    config.rows = ("P2",)
     config.dataset.name = "cats"
     config.dataset.image_size = 64
     config.dataset.split = config.evaluation.split = "all"  # of a folder without train and test
@@ -21,7 +22,7 @@ def get_config():
     config.model = {"name": "mlp", "latent_dim": 16, "hidden": (512, 512), "slope": 0.2}
     config.batch_size = 128
     config.optim.learning_rate = 1e-3
-    set_epochs(config, epochs=50, examples=29_843, checkpoint_epochs=5)
+    set_epochs(config, epochs=50, checkpoint_epochs=5)
     config.evaluation.n = 1000
     config.evaluation.batch_size = 50
     config.evaluation.samples = 0  # cats have no classes

@@ -13,6 +13,7 @@ from gm_jax.defaults import set_epochs, vae_config
 
 def get_config():
     config = vae_config()
+    config.rows = ("W8",)
     config.dataset.name = "celeb_a"
     config.dataset.image_size = 64
     config.model = {"name": "conv", "latent_dim": 128, "features": (32, 64, 128), "dense": 0}
@@ -20,7 +21,7 @@ def get_config():
     config.batch_size = 128
     config.optim.learning_rate = 1e-3
     config.optim.decay = "cosine"
-    set_epochs(config, epochs=250, examples=162_770, checkpoint_epochs=5)
+    set_epochs(config, epochs=250, checkpoint_epochs=5)
     config.evaluation.n = 1000
     config.evaluation.batch_size = 50
     return config

@@ -10,13 +10,14 @@ from gm_jax.defaults import set_epochs, vae_config
 
 def get_config():
     config = vae_config()
+    config.rows = ("W8",)
     config.dataset.name = "faces64"
     config.model = {"name": "conv", "latent_dim": 128, "features": (32, 64, 128), "dense": 0}
     config.vae.likelihood = "gaussian"
     config.batch_size = 64
     config.optim.learning_rate = 1e-3
     config.optim.decay = "cosine"
-    set_epochs(config, epochs=40, examples=12_374, checkpoint_epochs=5)
+    set_epochs(config, epochs=40, checkpoint_epochs=5)
     config.evaluation.n = 1000
     config.evaluation.batch_size = 50
     config.evaluation.samples = 0  # the labels are emotions: near neighbours share none

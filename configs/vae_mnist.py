@@ -24,6 +24,7 @@ VARIANTS = ("keras", "modern")
 def get_config(variant=""):
     check_variant(variant, *VARIANTS)
     config = vae_config()
+    config.rows = ("H1", "B1")
     config.dataset.name = "mnist"
     config.model.name = "conv"
     config.model.features = (32, 64)
@@ -32,7 +33,7 @@ def get_config(variant=""):
     config.batch_size = 128
     config.steps_per_call = 7
     config.optim.learning_rate = 1e-3
-    set_epochs(config, epochs=30, examples=60_000, checkpoint_epochs=5)
+    set_epochs(config, epochs=30, checkpoint_epochs=5)
     config.if_embedded = {"steps": 2345}
     if variant == "modern":
         modernise(config)
@@ -46,7 +47,7 @@ def modernise(config):
     config.optim.learning_rate = 2e-3
     config.optim.decay = "cosine"
     config.optim.ema_decay = 0.999
-    set_epochs(config, epochs=115, examples=60_000, checkpoint_epochs=5)
+    set_epochs(config, epochs=115, checkpoint_epochs=5)
     config.optim.warmup_steps = 500
-    config.vae.warmup_steps = config.steps // 20
+    config.epochs.vae = {"warmup_steps": 5.75}
     config.if_embedded = {"steps": 2345, "optim": {"decay_steps": 2345}, "vae": {"warmup_steps": 200}}

@@ -12,6 +12,7 @@ from gm_jax.defaults import gan_config, set_epochs
 
 def get_config():
     config = gan_config()
+    config.rows = ("T6",)
     config.dataset.name = "cifar10"
     config.model.latent_dim = 128
     config.model.generator = {"width": 64, "multipliers": (8, 4, 2), "strides": (2, 2, 2), "kernels": (4, 4, 4)}
@@ -31,5 +32,5 @@ def get_config():
     config.optim.beta1 = 0.0
     config.optim.beta2 = 0.9
     config.optim.decay = "linear"
-    set_epochs(config, epochs=625, examples=50_000 // 5, checkpoint_epochs=5, evaluate_epochs=5)
+    set_epochs(config, epochs=625, checkpoint_epochs=5, evaluate_epochs=5)
     return config

@@ -22,6 +22,7 @@ VARIANTS = ("gp",)
 def get_config(variant=""):
     check_variant(variant, *VARIANTS)
     config = gan_config()
+    config.rows = ("T6",)
     config.dataset.name = "mnist"
     config.model.generator = {"width": 32, "multipliers": (2, 1), "strides": (2, 2), "kernels": (4, 4), "hidden": 256}
     config.model.discriminator = {
@@ -38,7 +39,7 @@ def get_config(variant=""):
     config.optim.learning_rate = 5e-5
     config.optim.beta2 = 0.99
     config.optim.discriminator.clip_weights = 0.01
-    set_epochs(config, epochs=60, examples=60_000 // 5, checkpoint_epochs=5)
+    set_epochs(config, epochs=60, checkpoint_epochs=5)
     config.if_embedded = {"steps": 2000}
     if variant == "gp":
         penalise(config)

@@ -16,10 +16,9 @@ from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
+from gm_jax.defaults import table
 from gm_jax.errors import UserError, nearest
 from gm_jax.workdir import flatten
-
-MODES = ("train", "sample", "evaluate", "figures")
 
 TOLD = ("", "image_shape", "classes", "outputs", "learned_scale", "axis_name", "name", "parent")  # not by configs
 
@@ -29,7 +28,7 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The experiment: configs/NAME.py or configs/NAME.py:variant.", **OPEN
 )
 flags.DEFINE_string("workdir", None, "The run's folder (default: runs/NAME or runs/NAME_variant).")
-flags.DEFINE_string("mode", "train", f"One of {', '.join(MODES)}.")
+flags.DEFINE_string("mode", "train", f"One of {', '.join(table.MODES)}, or a further one of the task.")
 flags.DEFINE_string("checkpoint", "newest", "For all modes but train: newest, best, or a step.")
 
 
@@ -50,8 +49,9 @@ def parse(argv: Sequence[str]) -> list[str]:
         raise UserError(f"stray argument {rest[1]!r}: values are given as --flag=value, without a space")
     if config is None:
         raise UserError("which experiment? give --config=configs/NAME.py (ddpm_mnist is a good start)")
-    if FLAGS.mode not in MODES:
-        raise UserError(f"--mode={FLAGS.mode} is not one of {', '.join(MODES)}{nearest(FLAGS.mode, MODES)}")
+    known = table.modes(config.task)
+    if FLAGS.mode not in known:
+        raise UserError(f"--mode={FLAGS.mode} is not one of {', '.join(known)}{nearest(FLAGS.mode, known)}")
     return rest
 
 

@@ -1,74 +1,80 @@
 """Measure trained networks on held-out data: a few numbers during training, all of them in mode evaluate."""
 
+import json
+import time
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 
-from gm_jax import parallel
 from gm_jax.judge import count_classes
 from gm_jax.metrics.diversity import similar_pairs
+from gm_jax.metrics.moments import Moments, gather
 from gm_jax.metrics.neighbours import nearest_neighbours
+from gm_jax.provenance import code
 from gm_jax.run import Run
-from gm_jax.tasks.task import Trained
-from gm_jax.workdir import write_json
+from gm_jax.tasks.task import Task, Trained, Variables
+from gm_jax.workdir import append_line, write_json
 
 NEIGHBOURS = 10
 SIMILAR = 0.9  # cosine similarity above which the report calls a pair highly similar
 
 
 class Measure:
-    """A per-example function of the task, compiled once, over a batch of held-out examples."""
+    """A per-example function of the task over a batch of held-out examples, of which nothing keeps all values."""
 
-    def __init__(self, run: Run, function: Callable, batch: dict[str, np.ndarray]):
-        """`function` is (variables, batch, key) -> {name: [B, ...]}; `batch` has any number of examples."""
-        self._batch, self._key = batch, jax.random.key(run.config.seed)
-        self._run = parallel.map_examples(
-            lambda tree, batch: function(tree[0], batch, tree[1]),
-            min(run.config.evaluation.batch_size, len(batch["image"])),
-        )
+    def __init__(self, task: Task, function: Callable, batch: dict[str, np.ndarray]):
+        """`function` is (variables, batch, keys) -> {name: [B, ...]}; `batch` has any number of examples."""
+        self._task, self._function, self._batch = task, function, batch
 
-    def __call__(self, trained: Trained) -> dict[str, np.ndarray]:
-        """Return every example's values, float64 [n, ...]; padding never counts."""
-        values = self._run((trained.variables, self._key), self._batch)
-        return {name: np.asarray(v, np.float64) for name, v in values.items()}
+    def __call__(self, variables: Variables) -> dict[str, Moments]:
+        """Return the moments of every value; padding never counts."""
+        config = self._task.config
+        chunks = self._task.iterate(self._function, variables, self._batch, config.seed, config.evaluation.batch_size)
+        return gather(chunks)
 
 
 def evaluate(run: Run, checkpoint: str) -> int:
-    """Write evaluation.json: every number with its n, split, seed and, where it is a mean, its standard error."""
-    trained, split = run.restore(checkpoint), run.config.evaluation.split
-    values = Measure(run, run.task.evaluate, trained.some(split, run.config.evaluation.n))(trained)
-    about = {"n": len(next(iter(values.values()))), "split": split, "seed": run.config.seed}
-    results = {name: {**summary(v), **about} for name, v in values.items()}
-    results.update({name: {"value": v, **about} for name, v in run.task.derive(values).items()})
+    """Write evaluation.json: every number with its n, split, seed and, where it is a mean, its standard error.
+
+    evaluations.jsonl keeps all of them, a line each.
+    """
+    trained, config = run.restore(checkpoint), run.config
+    moments = Measure(run.task, run.task.evaluate, trained.examples(config.evaluation.n))(trained.variables)
+    splits = dict.fromkeys(source.test for source in run.task.sources().values())
+    about = {"n": next(iter(moments.values())).n, "split": "+".join(splits), "seed": config.seed}
+    results = {name: {**summary(m), **about} for name, m in moments.items()}
+    results.update({name: {"value": v, **about} for name, v in run.task.derive(moments).items()})
     for name in results.keys() & run.task.units.keys():
         results[name]["unit"] = run.task.units[name]
     results |= judge_samples(run, trained)
     path = run.workdir.path / "evaluation.json"
     content = {"config": run.name, "step": trained.step, "data": run.dataset.name, "stand_in": run.spec.stand_in}
-    write_json(path, {**content, "results": results})
+    content |= {"overrides": run.overrides, "code": code(), "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    content["results"] = results
+    write_json(path, content)
+    append_line(run.workdir.evaluations, json.dumps(content))
     for name, result in results.items():
         if np.ndim(result["value"]) == 0:
             error = f" ± {result['standard_error']:.5f}" if "standard_error" in result else ""
             print(f"{name:24s} {result['value']:.5f}{error}")
-    print(f"n = {about['n']} of {split}, {trained.caption}: {path}", flush=True)
+    print(f"n = {about['n']} of {about['split']}, {trained.caption}: {path}", flush=True)
     return 0
 
 
 def judge_samples(run: Run, trained: Trained) -> dict[str, Any]:
     """Look at `evaluation.samples` samples: are they alike, near the training images, what the judge expects?"""
     evaluation, seed = run.config.evaluation, run.config.sampling.seed
-    drawn = run.task.sample(trained, evaluation.samples, seed) if evaluation.samples else None
+    drawn = run.task.sample(trained.variables, evaluation.samples, seed) if evaluation.samples else None
     if drawn is None:
         return {}
-    held_out = trained.some(evaluation.split, evaluation.n)
+    held_out = trained.examples(evaluation.n)
     real = {name + "s": held_out[name] for name in ("image", "label") if name in held_out}
     alike = {"": drawn["images"], "_of_real_images": real["images"][: evaluation.samples]}
-    results = {f"similar_pairs{whose}": count_similar(scaled(images)) for whose, images in alike.items()}
+    results = {f"similar_pairs{whose}": count_similar(images) for whose, images in alike.items()}
     training = run.training()
     for whose, images in alike.items():
-        near = look_for_neighbours(images, training)
+        near = look_for_neighbours(images, training, run.config.dataset.split)
         results |= {f"{name}{whose}": result for name, result in near.items()}
     if evaluation.get("judge"):
         judge = run.judge()
@@ -82,36 +88,30 @@ def judge_samples(run: Run, trained: Trained) -> dict[str, Any]:
     }
 
 
-def scaled(images: np.ndarray) -> np.ndarray:
-    """Map uint8 to float32 in [-1, 1]."""
-    return images.astype(np.float32) / 127.5 - 1.0
-
-
 def count_similar(x: np.ndarray) -> dict[str, Any]:
-    """Count the ordered pairs of images or features [n, ...] that are nearly the same."""
+    """Count the ordered pairs of images uint8 (which are mapped to [-1, 1]) or features [n, ...] nearly the same."""
     count, mean = similar_pairs(x, SIMILAR)
     n = len(x)
     return {"value": count, "pairs": n * (n - 1), "above": SIMILAR, "mean_cosine_similarity": mean, "n": n}
 
 
-def look_for_neighbours(images: np.ndarray, data: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Compare samples uint8 [n, H, W, C] with the labelled training images; {} where those have no labels.
+def look_for_neighbours(images: np.ndarray, data: dict[str, np.ndarray], split: str) -> dict[str, Any]:
+    """Compare samples uint8 [n, H, W, C] with the labelled training images of a split; {} where there are no labels.
 
     `classes_found` counts the classes that some sample's neighbours agree on.
     """
     if "label" not in data:
         return {}
     near = nearest_neighbours(images, data["image"], data["label"], NEIGHBOURS)
-    about = {"n": len(images), "split": "train", "neighbours": NEIGHBOURS}
+    about = {"n": len(images), "split": split, "neighbours": NEIGHBOURS}
     found = np.unique(near.label[near.unanimous])
     return {
-        "neighbours_unanimous": {**summary(near.unanimous.astype(float)), **about},
-        "neighbour_distance": {**summary(near.distance), **about, "unit": "grey levels, root mean square"},
+        "neighbours_unanimous": {**summary(Moments.of(near.unanimous)), **about},
+        "neighbour_distance": {**summary(Moments.of(near.distance)), **about, "unit": "grey levels, root mean square"},
         "classes_found": {"value": len(found), "standard_error": 0.0, **about},
     }
 
 
-def summary(values: np.ndarray) -> dict[str, Any]:
-    """Return the mean over the examples [n, ...] and its standard error."""
-    error = values.std(0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.full(values.shape[1:], np.nan)
-    return {"value": values.mean(0).tolist(), "standard_error": error.tolist()}
+def summary(moments: Moments) -> dict[str, Any]:
+    """Return the mean over the examples and its standard error."""
+    return {"value": moments.mean.tolist(), "standard_error": moments.standard_error.tolist()}

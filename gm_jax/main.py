@@ -22,7 +22,7 @@ def main(_) -> int:
     backend.configure()
     parallel.initialize()
     name = cli.experiment_name()
-    workdir = Workdir(cli.FLAGS.workdir or f"runs/{name}")
+    workdir = Workdir(cli.FLAGS.workdir or f"runs/{name}", parallel.is_writer())
     if cli.FLAGS.mode == "train":
         from gm_jax.train import train
 
@@ -31,8 +31,11 @@ def main(_) -> int:
 
     from gm_jax import evaluate, sample
 
+    opened, mode = run.open_trained(name, cli.overrides(), workdir), cli.FLAGS.mode
     modes = {"sample": sample.sample, "evaluate": evaluate.evaluate, "figures": sample.figures}
-    return modes[cli.FLAGS.mode](run.open_trained(name, cli.overrides(), workdir), cli.FLAGS.checkpoint)
+    if mode in modes:
+        return modes[mode](opened, cli.FLAGS.checkpoint)
+    return opened.task.modes()[mode](opened.restore(cli.FLAGS.checkpoint))
 
 
 def run_main(function=main) -> None:

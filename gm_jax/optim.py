@@ -1,13 +1,14 @@
 """Optax transformations from a config, one for each network."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from gm_jax.errors import UserError, nearest
+from gm_jax.errors import UserError
+from gm_jax.stages import Phase
 
 
 def kernels(params):
@@ -15,14 +16,17 @@ def kernels(params):
     return jax.tree.map(lambda p: p.ndim > 1, params)
 
 
+# What makes an update of a gradient; its length, the learning rate, comes after it.
 OPTIMIZERS = {
-    "adam": lambda rate, c: optax.adam(rate, b1=c.beta1, b2=c.beta2, eps=c.epsilon),
-    "adamw": lambda rate, c: optax.adamw(rate, c.beta1, c.beta2, c.epsilon, weight_decay=c.weight_decay, mask=kernels),
-    "sgd": lambda rate, c: optax.chain(
-        optax.add_decayed_weights(c.weight_decay, kernels), optax.sgd(rate, momentum=c.beta1, nesterov=c.nesterov)
+    "adam": lambda c: optax.scale_by_adam(c.beta1, c.beta2, c.epsilon),
+    "adamw": lambda c: optax.chain(
+        optax.scale_by_adam(c.beta1, c.beta2, c.epsilon), optax.add_decayed_weights(c.weight_decay, kernels)
     ),
-    "none": lambda rate, c: optax.set_to_zero(),  # for parameters that are fitted, not trained
-    "rmsprop": lambda rate, c: optax.rmsprop(rate, decay=c.beta2, eps=c.epsilon, eps_in_sqrt=False),
+    "sgd": lambda c: optax.chain(
+        optax.add_decayed_weights(c.weight_decay, kernels), optax.trace(c.beta1, nesterov=c.nesterov)
+    ),
+    "none": lambda c: optax.set_to_zero(),  # for parameters that are fitted, not trained
+    "rmsprop": lambda c: optax.scale_by_rms(c.beta2, c.epsilon, eps_in_sqrt=False),
 }
 DECAYING = ("adamw", "sgd")  # those that know weight_decay
 
@@ -35,18 +39,12 @@ def settings(config: ConfigDict, network: str) -> ConfigDict:
     return optim
 
 
-def learning_rate(optim: ConfigDict, updates_per_step: float = 1.0) -> optax.Schedule:
-    """Return the learning rate as a function of the number of updates: linear warm-up, then constant or a decay to 0.
+def learning_rate(optim: ConfigDict) -> optax.Schedule:
+    """Return the learning rate as a function of the completed steps: linear warm-up, then constant or a decay to 0.
 
-    `warmup_steps` and `decay_steps` are training steps, in each of which there are `updates_per_step` updates.
     Its length is `decay_steps`, a key of its own, so that a run can be prolonged (`steps`) without changing its past.
+    All updates in a step have the same rate.
     """
-    schedule = _schedule(optim)
-    return schedule if updates_per_step == 1.0 else lambda count: schedule(count / updates_per_step)
-
-
-def _schedule(optim: ConfigDict) -> optax.Schedule:
-    """Return the learning rate as a function of the training step."""
     peak, warmup = optim.learning_rate, optim.warmup_steps
     if optim.decay == "constant":
         after = optax.constant_schedule(peak)
@@ -54,14 +52,24 @@ def _schedule(optim: ConfigDict) -> optax.Schedule:
         raise UserError(f"optim.decay={optim.decay} needs optim.decay_steps above warmup_steps={warmup}")
     elif optim.decay == "cosine":
         after = optax.cosine_decay_schedule(peak, optim.decay_steps - warmup)
-    elif optim.decay == "linear":
-        after = optax.linear_schedule(peak, 0.0, optim.decay_steps - warmup)
     else:
-        raise UserError(f"optim.decay={optim.decay!r} is not one of constant, cosine, linear")
+        after = optax.linear_schedule(peak, 0.0, optim.decay_steps - warmup)
     if warmup == 0:
         return after
     # Starts at peak / warmup, not at 0, so that the first step is not lost.
     return optax.join_schedules([optax.linear_schedule(peak / warmup, peak, warmup), after], [warmup])
+
+
+def follow(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
+    """Scale an update to descend by the rate of the training step, which `update` is handed as `step`.
+
+    A count of the updates would tell the step only as long as every step has as many of them.
+    """
+
+    def update(updates, state, params=None, *, step, **others):
+        return jax.tree.map(lambda u: -jnp.asarray(schedule(step), u.dtype) * u, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
 def clip_weights(limit: float) -> optax.GradientTransformation:
@@ -69,36 +77,45 @@ def clip_weights(limit: float) -> optax.GradientTransformation:
     return optax.stateless_with_tree_map(lambda update, p: jnp.clip(p + update, -limit, limit) - p)
 
 
+def lazy_share(phases: Sequence[Phase], network: str) -> float:
+    """Return the share of a network's updates that are not those of lazy phases: 1 where there are none.
+
+    That is k / (k + 1) for one update a step, and one lazy one at every k-th.
+    """
+    updates = [(phase.every, phase.repeats) for phase in phases if network in phase.nets]
+    regular = sum(repeats for every, repeats in updates if every == 1)
+    return regular / sum(repeats / every for every, repeats in updates) if regular else 1.0
+
+
 def make_optimizers(
-    config: ConfigDict, updates_per_step: Mapping[str, float]
+    config: ConfigDict, networks: Iterable[str], phases: Sequence[Phase] = ()
 ) -> dict[str, optax.GradientTransformation]:
-    """Return an optax transformation for each network, which gets so many updates in a training step.
+    """Return an optax transformation for each network, which these phases update.
+
+    With `optim.lazy_correction`, learning rate and betas of a network that has lazy phases are those of StyleGAN2
+    (Karras et al. 2020, appendix B): the rate times c, the betas to the power c, c as of `lazy_share`.
 
     Raises:
-        UserError: an unknown optimiser or decay, or a weight decay that the optimiser does not know.
+        UserError: a decay without a length, or a weight decay that the optimiser does not know.
     """
     optimizers = {}
-    for network, updates in updates_per_step.items():
+    for network in networks:
         optim = settings(config, network)
-        if optim.name not in OPTIMIZERS:
-            raise UserError(
-                f"optim.name={optim.name!r} is not one of {', '.join(OPTIMIZERS)}{nearest(optim.name, OPTIMIZERS)}"
-            )
         if optim.weight_decay and optim.name not in DECAYING:
             raise UserError(f"optim.name={optim.name} ignores optim.weight_decay: use {' or '.join(DECAYING)}")
-        transformation = OPTIMIZERS[optim.name](learning_rate(optim, updates), optim)
+        if optim.lazy_correction:
+            share = lazy_share(phases, network)
+            optim.learning_rate *= share
+            optim.beta1, optim.beta2 = optim.beta1**share, optim.beta2**share
+        chain = [OPTIMIZERS[optim.name](optim), follow(learning_rate(optim))]
         if optim.clip_norm is not None:
-            transformation = optax.chain(optax.clip_by_global_norm(optim.clip_norm), transformation)
+            chain.insert(0, optax.clip_by_global_norm(optim.clip_norm))
         if optim.get("clip_weights") is not None:
-            transformation = optax.chain(transformation, clip_weights(optim.clip_weights))
-        optimizers[network] = transformation
+            chain.append(clip_weights(optim.clip_weights))
+        optimizers[network] = optax.chain(*chain)
     return optimizers
 
 
 def ema_decays(config: ConfigDict, networks: Iterable[str]) -> dict[str, float | None]:
     """Return the decay of each network's moving average, None where it keeps none."""
-    decays = {network: settings(config, network).ema_decay for network in networks}
-    for network, decay in decays.items():
-        if decay is not None and not 0.0 <= decay < 1.0:
-            raise UserError(f"ema_decay={decay} of optim or optim.{network} is not in [0, 1)")
-    return decays
+    return {network: settings(config, network).ema_decay for network in networks}

@@ -1,7 +1,7 @@
 """The only place with `pmap`: the device axis, replication, splitting batches, several processes."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -21,9 +21,18 @@ def initialize() -> None:
         jax.distributed.initialize()
 
 
-def is_main_process() -> bool:
-    """True in the one process that writes files."""
+def is_writer() -> bool:
+    """True in the one process that locks the workdir, writes files and draws figures."""
     return jax.process_index() == 0
+
+
+def agree(number: int) -> int:
+    """Return the largest of all processes' numbers, so that they act on a signal, or restore a step, as one."""
+    if jax.process_count() == 1:
+        return number
+    from jax.experimental import multihost_utils
+
+    return int(np.max(multihost_utils.process_allgather(np.int32(number))))
 
 
 def replicated() -> NamedSharding:
@@ -47,42 +56,58 @@ def check_batch_size(batch_size: int) -> None:
 
 
 def map_training(call: Callable) -> Callable:
-    """Map `call(state, resident, batches) -> (state, metrics)` over the devices; the state is donated.
+    """Map `call(state, resident, position, batches) -> (state, metrics)` over the devices; the state is donated.
 
-    `batches` has leaves [steps, batches_per_step, local devices, examples a device, ...] (see `split_batches`); state,
-    resident data and metrics are the same on all devices.
+    `batches` has leaves [steps, batches of a step, local devices, examples a device, ...] (see `split_batches`), and
+    `position` is that of `positions`; state, resident data and metrics are the same on all devices.
     """
-    return jax.pmap(call, axis_name=AXIS, in_axes=(None, None, 2), out_axes=(None, None), donate_argnums=(0,))
+    return jax.pmap(call, axis_name=AXIS, in_axes=(None, None, 0, 2), out_axes=(None, None), donate_argnums=(0,))
 
 
-def split_batches(batches: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Split axis 2 of [steps, batches_per_step, examples, ...] over the devices of this process."""
+def split_batches(batches: Tree) -> Tree:
+    """Split axis 2 of [steps, batches of a step, examples, ...] over the devices of this process."""
     local = jax.local_device_count()
-    return {k: v.reshape(*v.shape[:2], local, v.shape[2] // local, *v.shape[3:]) for k, v in batches.items()}
+    return jax.tree.map(lambda v: v.reshape(*v.shape[:2], local, v.shape[2] // local, *v.shape[3:]), batches)
 
 
-def map_examples(function: Callable[[Tree, dict[str, jax.Array]], Tree], batch_size: int) -> Callable:
-    """Map `function(replicated tree, batch) -> tree of per-example values` over devices and over chunks of examples.
+def positions(batch_size: int) -> jax.Array:
+    """Return the places in the global batch of the examples on each device, int32 [devices, examples a device].
 
-    The result takes (replicated tree, {name: [n, ...]}) with any n >= 1 and returns NumPy leaves [n, ...]; the last
-    chunk is padded with its first example, so the function is compiled once. Several processes each do all the work
-    on their own devices.
+    They travel with the batch: a device's number on the axis says nothing of its process.
+    """
+    count, devices = batch_size // jax.process_count(), jax.local_device_count()
+    own = jax.process_index() * count + np.arange(count, dtype=np.int32)
+    sharding = NamedSharding(Mesh(np.asarray(jax.devices()), (AXIS,)), PartitionSpec(AXIS))
+    return jax.make_array_from_process_local_data(sharding, own.reshape(devices, count // devices))
+
+
+def iterate_examples(function: Callable[[Tree, Tree], Tree], batch_size: int) -> Callable[[Tree, Tree], Iterator[Tree]]:
+    """Map `function(replicated tree, batch) -> tree of per-example values` over devices, chunk after chunk.
+
+    The result takes (replicated tree, batch with leaves [n, ...]), any n >= 1, and yields NumPy trees whose leaves
+    together are [n, ...]; the last chunk is padded with its first example, so the function is compiled once. Several
+    processes each do all the work on their own devices.
     """
     devices = jax.local_devices()
     per_device = -(-batch_size // len(devices))
     mapped = jax.pmap(function, axis_name=AXIS, in_axes=(None, 0), devices=devices)
 
-    def run(tree: Tree, batch: dict[str, np.ndarray]) -> Tree:
-        n = len(next(iter(batch.values())))
-        chunk = per_device * len(devices)
-        outputs = []
+    def split(values: np.ndarray, start: int, count: int) -> np.ndarray:
+        part = np.asarray(values[start : start + count])
+        full = np.concatenate([part, np.repeat(part[:1], per_device * len(devices) - count, 0)])
+        return full.reshape(len(devices), per_device, *full.shape[1:])
+
+    def run(tree: Tree, batch: Tree) -> Iterator[Tree]:
+        n, chunk = len(jax.tree.leaves(batch)[0]), per_device * len(devices)
         for start in range(0, n, chunk):
-            part = {name: np.asarray(values[start : start + chunk]) for name, values in batch.items()}
-            count = len(next(iter(part.values())))
-            full = {k: np.concatenate([v, np.repeat(v[:1], chunk - count, 0)]) for k, v in part.items()}
-            split = {k: v.reshape(len(devices), per_device, *v.shape[1:]) for k, v in full.items()}
-            result = jax.device_get(mapped(tree, split))
-            outputs.append(jax.tree.map(lambda x, m=count: x.reshape(-1, *x.shape[2:])[:m], result))
-        return jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
+            count = min(chunk, n - start)
+            part = jax.tree.map(lambda values, at=(start, count): split(values, *at), batch)
+            result = jax.device_get(mapped(tree, part))
+            yield jax.tree.map(lambda x, m=count: x.reshape(-1, *x.shape[2:])[:m], result)
 
     return run
+
+
+def concatenate(chunks: Iterable[Tree]) -> Tree:
+    """Join what `iterate_examples` yields: leaves [n, ...]."""
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)

@@ -2,13 +2,13 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import numpy as np
 from tqdm import tqdm
 
+from gm_jax.window import mean
 from gm_jax.workdir import Workdir
 
 
@@ -25,13 +25,16 @@ def print_parameters(workdir: Workdir, params: dict[str, Any]) -> None:
 class Progress:
     """The bar with loss, images/s and time left; TensorBoard event files; one entry a start in run.json."""
 
-    def __init__(self, workdir: Workdir, start: int, steps: int, batch_size: int, began: float):
-        """The run goes from step `start` to `steps`; this process began its work at the time `began`."""
+    def __init__(self, workdir: Workdir, start: int, steps: int, images: Callable[[int], int], began: float):
+        """The run goes from step `start` to `steps`; this process began its work at the time `began`.
+
+        `images` tells how many of a data source the first so many steps consume.
+        """
         from tensorboardX import SummaryWriter
 
-        self._workdir, self._batch_size, self._start, self._began = workdir, batch_size, start, began
-        self._writer = SummaryWriter(str(workdir.path), purge_step=start + 1)
-        self._bar = tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True)
+        self._workdir, self._images, self._start, self._began = workdir, images, start, began
+        self._writer = SummaryWriter(str(workdir.path), purge_step=start + 1, write_to_disk=workdir.writes)
+        self._bar = tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, disable=not workdir.writes)
         self._earlier = workdir.run().get("starts", [])
         self._first: tuple[int, float] | None = None  # step and time when the first call was done
         self._watched = ""  # scores of held-out images
@@ -51,8 +54,8 @@ class Progress:
             self._first = (step, time.time())
         if time.time() - self._bar.last_print_t > self._bar.mininterval:
             # To the host first: a mean on the device would queue up behind the steps in flight.
-            values = {name: np.mean(value) for name, value in jax.device_get(metrics).items() if "/" not in name}
-            losses = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+            values = {name: mean(value) for name, value in jax.device_get(metrics).items() if "/" not in name}
+            losses = ", ".join(f"{name} {value:.4f}" for name, value in values.items() if value is not None)
             speed = f"{self.images_per_second(step):.0f} images/s"
             self._bar.set_postfix_str(f"{losses}, {self._watched}{speed}", refresh=False)
         self._bar.update(step - self._bar.n)
@@ -65,7 +68,8 @@ class Progress:
         """The speed since the first call, which compiles, without evaluation, drawing and saving; 0 before that."""
         if self._first is None or step <= self._first[0]:
             return 0.0
-        return (step - self._first[0]) * self._batch_size / (time.time() - self._first[1] - self._paused)
+        images = self._images(step) - self._images(self._first[0])
+        return images / (time.time() - self._first[1] - self._paused)
 
     def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
         """Write metrics and the speed to TensorBoard."""

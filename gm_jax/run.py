@@ -2,28 +2,27 @@
 
 import dataclasses
 import functools
-import platform
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-import optax
 from absl import logging
 from ml_collections import ConfigDict
 
 from gm_jax import data, parallel
 from gm_jax.checkpoint import Checkpoints, Damaged
-from gm_jax.data import shapes
-from gm_jax.data.pipeline import arrays, hold_out
+from gm_jax.data import pipeline, shapes
+from gm_jax.defaults.table import modes
 from gm_jax.errors import UserError
+from gm_jax.experiment import Experiment
+from gm_jax.figures.caption import Caption
 from gm_jax.judge import Judge
-from gm_jax.optim import ema_decays, make_optimizers
-from gm_jax.state import TrainState, create
-from gm_jax.step import updates_per_step
-from gm_jax.tasks import DataSpec, Task, make_task
-from gm_jax.tasks.task import Trained, Variables, take
+from gm_jax.portions import Portion, count_epochs, divide, own_validation
+from gm_jax.state import TrainState
+from gm_jax.step import flat
+from gm_jax.tasks import DataSpec, Task
+from gm_jax.tasks.task import Source, Trained, take
 from gm_jax.workdir import Workdir, flatten, is_neutral
 
 VALIDATION, SEEN = "validation", "seen"  # what scores during training are logged under
@@ -31,14 +30,28 @@ VALIDATION, SEEN = "validation", "seen"  # what scores during training are logge
 
 @dataclasses.dataclass
 class Run:
-    """A config and a workdir that fit each other, and what follows from them."""
+    """An experiment and a workdir that fit each other, and the data."""
 
     name: str  # of the config file, with its variant
-    config: ConfigDict
+    experiment: Experiment
     workdir: Workdir
-    spec: DataSpec
-    task: Task
-    checkpoints: Checkpoints
+    overrides: dict[str, Any]  # keys of the config that the user set
+
+    @property
+    def config(self) -> ConfigDict:
+        return self.experiment.config
+
+    @property
+    def spec(self) -> DataSpec:
+        return self.experiment.spec
+
+    @property
+    def task(self) -> Task:
+        return self.experiment.task
+
+    @functools.cached_property
+    def checkpoints(self) -> Checkpoints:
+        return Checkpoints(Path(self.workdir.checkpoints), self.config.keep_checkpoints, self.task.monitor)
 
     @functools.cached_property
     def dataset(self) -> data.Dataset:
@@ -47,10 +60,15 @@ class Run:
         self.check_dataset(dataset)
         return dataset
 
+    def fingerprint(self, dataset: data.Dataset) -> str:
+        """Return the checksums of the splits that are trained on."""
+        splits = dict.fromkeys(source.split for source in self.task.sources().values())
+        return "+".join(dataset.fingerprint(split) for split in splits)
+
     def check_dataset(self, dataset: data.Dataset) -> None:
         """Raise UserError if the run began with other data."""
         began_with = self.workdir.run().get("dataset")
-        if began_with and began_with["fingerprint"] != dataset.fingerprint(self.config.dataset.split):
+        if began_with and began_with["fingerprint"] != self.fingerprint(dataset):
             raise UserError(
                 f"{self.workdir.path} was trained on {began_with['name']} ({began_with['origin']}: "
                 f"{began_with['location']}), but now {dataset.name} ({dataset.origin}: {dataset.location}) is found: "
@@ -59,72 +77,74 @@ class Run:
 
     def split(self, name: str) -> dict[str, np.ndarray]:
         """Return a split of the data as a batch has it; UserError if the task cannot use it."""
-        split = arrays(self.dataset.split(name))
+        split = pipeline.arrays(self.dataset.split(name))
         self.task.check_data(name, split)
         return split
 
     @functools.cached_property
-    def partition(self) -> tuple[np.ndarray, np.ndarray]:
-        """Which examples of the training split are trained on, and which are held out to choose the best checkpoint."""
-        size, n = len(self.split(self.config.dataset.split)["image"]), self.config.dataset.validation
-        return hold_out(size, 0 if self.own_validation else min(n, size // 10))
+    def portions(self) -> dict[str, Portion]:
+        """Which examples of each source are trained on, and which are held out to choose the best checkpoint."""
+        validation = self.config.dataset.validation
+        return {name: divide(source, self.dataset, validation) for name, source in self.task.sources().items()}
 
-    @property
-    def own_validation(self) -> str | None:
-        """The name of the data set's own validation split; None if it has none."""
-        return next((name for name in ("validation", "val") if name in self.dataset.sizes), None)
+    def check(self) -> None:
+        """Raise UserError if the data, or what figures will need, are not to be had: before anything is trained."""
+        for source in self.task.sources().values():
+            for split in (source.split, source.test):
+                self.split(split)
+        self.task.check_judge(self.judge)
+
+    def sources(self) -> dict[str, pipeline.Stream]:
+        """Return the streams of training examples."""
+        streams = {}
+        for name, source in self.task.sources().items():
+            split = self.split(source.split)
+            streams[name] = pipeline.Stream(split, self.portions[name].trained, pipeline.fits_on_device(split))
+        return streams
 
     def training(self) -> dict[str, np.ndarray]:
-        """Return the examples that are trained on."""
-        return {name: np.asarray(x)[self.partition[0]] for name, x in self.split(self.config.dataset.split).items()}
+        """Return the examples that are trained on; by source, where there are several."""
+        return flat({name: pick(s.data, s.examples) for name, s in self.sources().items()})
 
-    def validation(self) -> tuple[str, dict[str, np.ndarray]]:
-        """Return the examples that choose the best checkpoint, and the name under which their scores are logged.
+    def examples(self, n: int | None) -> dict[str, np.ndarray]:
+        """Return n examples of the evaluated split (None: all), always the same; see `Trained.examples`."""
+        return together({name: self.members(source, source.test) for name, source in self.task.sources().items()}, n)
+
+    def members(self, source: Source, split: str) -> dict[str, np.ndarray]:
+        """Return the examples of a split that belong to a source."""
+        examples = self.split(split)
+        return pick(examples, source.members(examples)) if source.where else examples
+
+    @functools.cached_property
+    def held_out(self) -> tuple[str, int]:
+        """The name under which scores during training are logged, and how many examples each source holds out."""
+        count = min(len(portion.held_out) for portion in self.portions.values())
+        return (VALIDATION if own_validation(self.dataset) or count else SEEN), count
+
+    def validation(self) -> dict[str, np.ndarray]:
+        """Return the examples that choose the best checkpoint.
 
         They are those of the data set's own validation split if it has one, else those held out from the training
-        split, and where none is held out some that are trained on: then the name says so.
+        split, and where none is held out some that are trained on: `held_out` says so.
         """
-        examples, held_out = self.split(self.own_validation or self.config.dataset.split), self.partition[1]
-        if len(held_out):
-            examples = {name: np.asarray(x)[held_out] for name, x in examples.items()}
-        unseen = self.own_validation or len(held_out)
-        return (VALIDATION if unseen else SEEN), take(examples, self.config.evaluation.n)
-
-    def initial(self, key: jax.Array, fitted: dict[str, Any] | None = None) -> TrainState:
-        """Return the state at step 0; parameters that are `fitted` replace the random ones of their network."""
-        variables = self.task.init(key)
-        variables |= {net: {**variables[net], "params": params} for net, params in (fitted or {}).items()}
-        return create(variables, self.optimizers(variables), ema_decays(self.config, variables))
-
-    def optimizers(self, networks: Iterable[str]) -> dict[str, optax.GradientTransformation]:
-        """Return the optax transformation of each network."""
-        updates = updates_per_step(self.task.phases())
-        return make_optimizers(self.config, {network: updates.get(network, 1.0) for network in networks})
-
-    def state_shapes(self) -> TrainState:
-        """Return the shapes and dtypes of the state; a config that cannot work fails here."""
-        return jax.eval_shape(self.initial, jax.random.key(0))
+        own, parts = own_validation(self.dataset), {}
+        for name, source in self.task.sources().items():
+            part = self.members(source, own or source.split)
+            parts[name] = pick(self.split(source.split), self.portions[name].held_out) if self.held_out[1] else part
+        return together(parts, self.config.evaluation.n)
 
     def init_state(self) -> TrainState:
         """Return the state at step 0, on all devices."""
-        # Jitted, so that the compilation cache serves it: op by op it takes several times as long. It runs once, and
-        # optimising that many random draws took four times as long as compiling them plainly.
-        plainly = {"xla_backend_optimization_level": 0}
-        jitted = jax.jit(self.initial, out_shardings=parallel.replicated(), compiler_options=plainly)
-        return jitted(jax.random.key(self.config.seed), self.task.fit(self.training()))
+        return self.experiment.init_state(self.task.fit(self.training))
 
     def trained(self, state: TrainState) -> Trained:
-        """Return what figures, samples and evaluation use, from a state on the devices."""
-        step = int(state.step)
-        stand_in = f" · NOTE: {self.spec.stand_in}" if self.spec.stand_in else ""
+        """Return what figures and evaluation use, from a state on the devices."""
         return Trained(
-            variables=self.task.standing(Variables(*state.averaged())),
-            step=step,
+            variables=self.experiment.trained_variables(state),
             workdir=self.workdir,
             spec=self.spec,
-            split=self.split,
-            caption=f"{self.name} on {self.spec.name} · step {step}{stand_in}",
-            chunk=self.config.sampling.batch_size,
+            examples=self.examples,
+            caption=Caption(self.name, self.spec.name, int(state.step), self.spec.stand_in),
             judge=self.judge,
         )
 
@@ -151,8 +171,8 @@ class Run:
             raise UserError(f"evaluation.judge={where} looks at images of {sizes[0]}, and these are {sizes[1]}")
         trained = other.restore("newest")
         name = f"{other.name} on {other.spec.name}, step {trained.step}"
-        data = {run.workdir.run()["dataset"]["fingerprint"] for run in (self, other)}
-        if len(data) > 1:
+        own = self.workdir.run().get("dataset", {}).get("fingerprint") or self.fingerprint(self.dataset)
+        if own != workdir.run()["dataset"]["fingerprint"]:
             name += f" (trained on other data than {self.spec.name})"
             logging.warning("evaluation.judge=%s: %s", where, name)
         describe, features = (functools.partial(f, trained) for f in (other.task.describe, other.task.features))
@@ -173,73 +193,59 @@ class Run:
         if str(step) not in map(str, steps):
             raise UserError(f"there is no checkpoint {which}; there are {', '.join(map(str, steps))}, newest and best")
         try:
-            state, _ = self.checkpoints.restore(int(step), self.state_shapes())
+            state, _ = self.checkpoints.restore(int(step), self.experiment.state_shapes())
         except Damaged as error:
             others = ", ".join(str(s) for s in steps if s != int(step)) or "none"
             raise UserError(f"checkpoint {step} is damaged ({error}); others: {others} (--checkpoint=N)") from error
         return self.trained(parallel.replicate(state))
 
 
-def describe_dataset(run: Run) -> dict[str, Any]:
-    """Return what run.json says of the data set that is really used, and of how its training split is used."""
-    dataset, split = run.dataset, run.config.dataset.split
-    name, examples = run.validation()
-    return {
-        "name": dataset.name,
-        "requested": dataset.requested,
-        "origin": dataset.origin,
-        "location": dataset.location,
-        "stand_in": dataset.stand_in,
-        "sizes": dataset.sizes,
-        "image_shape": list(dataset.image_shape),
-        "label_names": list(dataset.label_names),
-        "attribute_names": {name: list(values) for name, values in dataset.attribute_names.items()},
-        "fingerprint": dataset.fingerprint(split),
-        "trained_on": {"split": split, "n": len(run.partition[0])},
-        "best_chosen_by": {"examples": name, "n": len(examples["image"]), "held_out": len(run.partition[1])},
-    }
+def pick(data: dict[str, np.ndarray], numbers: np.ndarray) -> dict[str, np.ndarray]:
+    """Return some of the examples."""
+    return {name: np.asarray(x)[numbers] for name, x in data.items()}
 
 
-def environment() -> dict[str, Any]:
-    """Return what the bits of a run depend on besides (config, seed, step)."""
-    import os
-    from importlib import metadata
-
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
-    return {
-        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "processes": jax.process_count(),
-        "cpu_cores": len(os.sched_getaffinity(0)),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        **{name: metadata.version(name) for name in packages},
-    }
+def together(sources: dict[str, dict[str, np.ndarray]], n: int | None) -> dict[str, np.ndarray]:
+    """Return n examples (None: all) of every source, of each as many as of the smallest."""
+    least = min(len(examples["image"]) for examples in sources.values())
+    n = least if n is None else min(n, least)
+    return flat({name: take(examples, n) for name, examples in sources.items()})
 
 
-def adapt(config: ConfigDict, dataset: data.Dataset, overrides: Collection[str]) -> None:
-    """Lay `config.if_embedded` over the config if the data are an embedded set, which is small; overrides prevail."""
+def adapt(config: ConfigDict, dataset: data.Dataset, overrides: Collection[str]) -> list[str]:
+    """Lay `config.if_embedded` over the config if the data are an embedded set, which is small; overrides prevail.
+
+    Returns:
+        The keys that it set.
+    """
     if dataset.origin != "embedded":
-        return
+        return []
     changes = {key: value for key, value in flatten(config.if_embedded).items() if key not in overrides}
     config.update_from_flattened_dict(changes)
     if changes:
         logging.warning("the embedded data are few: %s", ", ".join(f"{key}={value}" for key, value in changes.items()))
+    return list(changes)
 
 
-def settle(config: ConfigDict, workdir: Workdir, overrides: Collection[str]) -> data.Dataset:
+def settle(config: ConfigDict, workdir: Workdir, overrides: Collection[str]) -> tuple[data.Dataset, Experiment]:
     """Find the data, adapt the config to them, and compare it with the one that wrote the workdir.
 
     Raises:
-        UserError: there are no such data, or the workdir is of another config.
+        UserError: there are no such data, the config does not fit them, or the workdir is of another config.
     """
     dataset = data.load(config.dataset)
-    adapt(config, dataset, overrides)
+    adapted = adapt(config, dataset, overrides)
+    spec = DataSpec(dataset.image_shape, dataset.label_names, dataset.attribute_names, dataset.stand_in, dataset.name)
+    experiment = Experiment(config, spec)
+    sources = experiment.task.sources().values()
+    longest = max(len(divide(source, dataset, config.dataset.validation).trained) for source in sources)
+    if count_epochs(config, experiment, longest, {*overrides, *adapted}):
+        experiment = Experiment(config, spec)
     workdir.check(config)
-    return dataset
+    return dataset, experiment
 
 
-def open_training(name: str, config: ConfigDict, workdir: Workdir, overrides: Collection[str] = ()) -> Run:
+def open_training(name: str, config: ConfigDict, workdir: Workdir, overrides: dict[str, Any] | None = None) -> Run:
     """Open a run to train: a new one, or one that goes on under the same config; `overrides` are the user's keys.
 
     Writes nothing.
@@ -247,9 +253,8 @@ def open_training(name: str, config: ConfigDict, workdir: Workdir, overrides: Co
     Raises:
         UserError: data, config or workdir do not allow it.
     """
-    dataset = settle(config, workdir, overrides)
-    spec = DataSpec(dataset.image_shape, dataset.label_names, dataset.attribute_names, dataset.stand_in, dataset.name)
-    run = _assemble(name, config, workdir, spec)
+    dataset, experiment = settle(config, workdir, overrides or {})
+    run = Run(name, experiment, workdir, overrides or {})
     run.check_dataset(dataset)
     run.dataset = dataset
     return run
@@ -265,12 +270,12 @@ def open_trained(name: str, overrides: dict[str, Any], workdir: Workdir) -> Run:
     record = workdir.run()
     if record.get("config", name) != name:
         raise UserError(f"{workdir.path} was written by the config {record['config']}, not {name}: name its --workdir")
-    flat = flatten(config)
+    flat_config, free = flatten(config), {"evaluation", *modes(config.task)}
     for key, value in overrides.items():
         value = list(value) if isinstance(value, tuple) else value
-        if not (is_neutral(key) or key.startswith("evaluation.")) and flat.get(key) != value:
+        if not (is_neutral(key) or key.partition(".")[0] in free) and flat_config.get(key) != value:
             raise UserError(
-                f"--config.{key}={value}, but {workdir.path} was trained with {flat.get(key)}: leave it out"
+                f"--config.{key}={value}, but {workdir.path} was trained with {flat_config.get(key)}: leave it out"
             )
         config.update_from_flattened_dict({key: value})
     seen = record["dataset"]
@@ -281,19 +286,4 @@ def open_trained(name: str, overrides: dict[str, Any], workdir: Workdir) -> Run:
         seen["stand_in"],
         seen["name"],
     )
-    return _assemble(name, config, workdir, spec)
-
-
-def _assemble(name: str, config: ConfigDict, workdir: Workdir, spec: DataSpec) -> Run:
-    for key in ("sampling.n", "sampling.batch_size", "evaluation.batch_size"):
-        group, entry = key.split(".")
-        if config[group][entry] < 1:
-            raise UserError(f"{key}={config[group][entry]} must be at least 1")
-    if config.evaluation.n is not None and config.evaluation.n < 1:
-        raise UserError(f"evaluation.n={config.evaluation.n} must be at least 1, or None for the whole split")
-    for key, value in (("seed", config.seed), ("dataset.validation", config.dataset.validation)):
-        if value < 0:
-            raise UserError(f"{key}={value} must not be negative")
-    task = make_task(config, spec)
-    checkpoints = Checkpoints(Path(workdir.checkpoints), config.keep_checkpoints, task.monitor)
-    return Run(name, config, workdir, spec, task, checkpoints)
+    return Run(name, Experiment(config, spec), workdir, overrides)

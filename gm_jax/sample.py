@@ -13,18 +13,15 @@ SHEET = 256  # samples in the picture at most
 
 def sample(run: Run, checkpoint: str) -> int:
     """Write samples.npz (`images` uint8 NHWC, `labels` if conditional, whose they are) and a sheet, samples.png."""
-    sampling = run.config.sampling
-    if sampling.n < 1:
-        raise UserError(f"sampling.n={sampling.n} must be at least 1")
-    trained = run.restore(checkpoint)
-    result = run.task.sample(trained, sampling.n, sampling.seed)
+    sampling, trained = run.config.sampling, run.restore(checkpoint)
+    result = run.task.sample(trained.variables, sampling.n, sampling.seed)
     if result is None:
         raise UserError(f"the task {run.config.task} draws no samples; it knows the modes train, evaluate and figures")
     path = run.workdir.path / "samples.npz"
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     np.savez_compressed(temporary, **result, config=run.name, data=run.spec.name, step=trained.step)
     os.replace(temporary, path)
-    caption = f"{trained.caption} · seed {sampling.seed}"
+    caption = trained.caption.plus(*run.task.describe_samples())
     save_grid(path.with_suffix(".png"), result["images"][:SHEET], 8 if sampling.n <= 64 else 16, caption)
     print(f"{sampling.n} samples of step {trained.step}: {path} and samples.png", flush=True)
     return 0

@@ -127,8 +127,8 @@ def draw_family(experiment: str, family: Path, members: Sequence[Member]) -> Non
     figures = family / "figures"
     figures.mkdir(exist_ok=True)
     for picture, rows in pictures.items():
-        save_rows(figures / f"{picture}.png", rows, f"{trained.caption} · {picture}")
-    save_numbers(figures / "numbers.png", numbers, f"{trained.caption} · evaluation, ± 2 standard errors")
+        save_rows(figures / f"{picture}.png", rows, trained.caption.plus(picture))
+    save_numbers(figures / "numbers.png", numbers, trained.caption.plus("evaluation, ± 2 standard errors"))
     print(f"the family of {len(members)}: {figures}", flush=True)
 
 

@@ -1,6 +1,6 @@
 """THE loop: restore, step, log, evaluate, draw, checkpoint. It knows no model."""
 
-from collections.abc import Callable
+import functools
 from typing import Any
 
 import jax
@@ -13,75 +13,22 @@ from gm_jax.errors import UserError
 from gm_jax.evaluate import Measure
 from gm_jax.figures.grid import save_animation, save_grid
 from gm_jax.interrupt import Interrupt
-from gm_jax.optim import ema_decays
 from gm_jax.progress import Progress, print_parameters
-from gm_jax.run import Run, describe_dataset, environment
+from gm_jax.provenance import describe_data, describe_start, environment
+from gm_jax.run import Run
+from gm_jax.stages import examples_before, stage_at
 from gm_jax.state import TrainState
-from gm_jax.step import batches_per_step, make_train_call, make_train_step
-from gm_jax.workdir import MetricsFile
+from gm_jax.window import Window
 
 IN_FLIGHT = 2  # calls that the host may be ahead of the devices
-
-
-class Window:
-    """Metrics of the steps since the last log line, by step; part of a checkpoint, so that no mean is cut in two."""
-
-    def __init__(self, values: dict[str, list[float]]):
-        self._values = {name: list(v) for name, v in values.items()}
-        self._pending: list[dict[str, jax.Array]] = []
-
-    def append(self, metrics: dict[str, jax.Array]) -> None:
-        """Add a call's metrics, each [steps]; they stay on the device until they are needed."""
-        self._pending.append(metrics)
-
-    def values(self) -> dict[str, list[float]]:
-        """Return every metric of every step in the window."""
-        for metrics in jax.device_get(self._pending):
-            for name, values in metrics.items():
-                self._values.setdefault(name, []).extend(np.ravel(values).tolist())
-        self._pending.clear()
-        return self._values
-
-    def check_finite(self, step: int) -> None:
-        """Raise UserError if a metric of the steps up to `step` is NaN or infinite."""
-        for name, values in self.values().items():
-            bad = np.flatnonzero(~np.isfinite(values))
-            if bad.size:
-                at = step - len(values) + int(bad[0]) + 1
-                raise UserError(
-                    f"{name} is {values[bad[0]]} at step {at}: training has diverged; lower optim.learning_rate or set "
-                    "optim.clip_norm, with another --workdir (checkpoints before that step are intact)"
-                )
-
-    def close(self) -> dict[str, float]:
-        """Return the means and start anew."""
-        means = {name: float(np.mean(values)) for name, values in self.values().items()}
-        self._values = {}
-        return means
 
 
 def check_intervals(config) -> None:
     """Raise UserError unless `steps_per_call` divides all that happens between calls."""
     k = config.steps_per_call
-    if k < 1:
-        raise UserError(f"steps_per_call={k} must be at least 1")
     for name in ("steps", "log_every", "evaluate_every", "checkpoint_every"):
-        if config[name] < 1:
-            raise UserError(f"{name}={config[name]} must be at least 1")
         if config[name] % k:
             raise UserError(f"{name}={config[name]} is not divisible by steps_per_call={k}")
-
-
-def compile_call(run: Run) -> Callable:
-    """Return the mapped train function: (state, resident data, batches) -> (state, metrics)."""
-    networks = list(jax.eval_shape(run.task.init, jax.random.key(0)))
-    step = make_train_step(
-        run.task.phases(),
-        run.optimizers(networks),
-        ema_decays(run.config, networks),
-        run.config.seed,
-    )
-    return parallel.map_training(make_train_call(step))
 
 
 def restore_or_init(run: Run, shapes: TrainState) -> tuple[TrainState, dict[str, Any]]:
@@ -98,32 +45,36 @@ def train(run: Run, command: str, began: float) -> int:
 
     `command` continues the run: it is shown to a user who interrupts. `began` is the time when the process started.
     """
-    config = run.config
+    config, experiment = run.config, run.experiment
     check_intervals(config)
-    parallel.check_batch_size(config.batch_size)
+    for stage in experiment.stages:
+        parallel.check_batch_size(stage.batch_size)
     # A config or data that cannot work fail before anything is written.
-    shapes = run.state_shapes()
-    for split in (config.dataset.split, config.evaluation.split):
-        run.split(split)
+    shapes = experiment.state_shapes()
+    run.check()
     with run.workdir.locked():
         run.workdir.claim(config)
-        run.workdir.update_run(config=run.name, dataset=describe_dataset(run))
+        warn_if_changed(run)
+        run.workdir.update_run(config=run.name, dataset=describe_data(run), **describe_start(run, command))
         state, meta = restore_or_init(run, shapes)
         start = int(state.step)
-        warn_if_changed(run)
         print_parameters(run.workdir, state.params)
         if start:
             print(f"continuing {run.workdir.path} from step {start}", flush=True)
-        with Interrupt() as interrupt, Progress(run.workdir, start, config.steps, config.batch_size, began) as progress:
+        images = functools.partial(examples_before, experiment.stages)
+        with Interrupt() as interrupt, Progress(run.workdir, start, config.steps, images, began) as progress:
             state = loop(run, state, meta, progress, interrupt)
         step = int(state.step)
         if interrupt.signal:
             print(f"stopped at step {step}, saved. Continue with:\n  {command}", flush=True)
             return 128 + interrupt.signal
+        if not run.workdir.writes:
+            return 0
         trained = run.trained(state)
         for draw in run.task.figures().values():
             draw(trained)
-        save_animation(run.workdir.figures / "samples.gif", sorted(run.workdir.figures.glob("samples_*.png")))
+        frames = sorted(run.workdir.figures.glob("samples_*.png"))
+        save_animation(run.workdir.figures / "samples.gif", frames, trained.caption)
         progress.record(step)
         print(f"done: {step} steps, figures in {run.workdir.figures}", flush=True)
     return 0
@@ -132,25 +83,21 @@ def train(run: Run, command: str, began: float) -> int:
 def loop(run: Run, state: TrainState, meta: dict[str, Any], progress: Progress, interrupt: Interrupt) -> TrainState:
     """Step until `config.steps` or an interrupt; log, evaluate, draw and save on the way."""
     config, k, start = run.config, run.config.steps_per_call, int(state.step)
-    data, (held_out, validation) = run.split(config.dataset.split), run.validation()
-    resident = pipeline.fits_on_device(data)
-    on_device = parallel.replicate({name: np.asarray(x) for name, x in data.items()} if resident else {})
+    experiment, held_out, validation = run.experiment, run.held_out[0], run.validation()
+    sources = run.sources()
+    on_device = {name: parallel.replicate(dict(s.data) if s.resident else {}) for name, s in sources.items()}
     batches = pipeline.batches(
-        data,
-        run.partition[0],
-        batch_size=config.batch_size,
+        sources,
+        experiment.stages,
         seed=config.seed,
         calls=range(start // k, config.steps // k),
         steps_per_call=k,
-        batches_per_step=batches_per_step(run.task.phases()),
-        resident=resident,
         process=(jax.process_index(), jax.process_count()),
         transfer=parallel.split_batches,
     )
-    call = compile_call(run)
-    validate = Measure(run, run.task.validate, validation)
+    validate = Measure(run.task, run.task.validate, validation)
     window = Window(meta["window"])
-    file = MetricsFile(run.workdir.metrics, start)
+    file = run.workdir.open_metrics(start)
     in_flight: list[Any] = []
 
     def save(step: int, scores: dict[str, float] | None) -> None:
@@ -158,9 +105,14 @@ def loop(run: Run, state: TrainState, meta: dict[str, Any], progress: Progress, 
         file.sync()
         run.checkpoints.save(step, state, {"window": window.values()}, scores)
 
-    saved = start
+    stage = None
     for step, batch in zip(range(start + k, config.steps + 1, k), batches, strict=True):
-        state, metrics = call(state, on_device, batch)
+        if stage != stage_at(experiment.stages, step - k):
+            stage = stage_at(experiment.stages, step - k)
+            call, position = experiment.train_call(stage), parallel.positions(experiment.stages[stage].batch_size)
+            if step - k == experiment.stages[stage].begin > 0:
+                state = experiment.begin(stage, state)
+        state, metrics = call(state, on_device, position, batch)
         window.append(metrics)
         in_flight.append((step, metrics))
         if len(in_flight) > IN_FLIGHT or step == start + k:
@@ -175,22 +127,21 @@ def loop(run: Run, state: TrainState, meta: dict[str, Any], progress: Progress, 
         if step % config.evaluate_every == 0:
             with progress.paused():
                 trained = run.trained(state)
-                scores = {name: float(np.mean(values)) for name, values in validate(trained).items()}
+                scores = {name: float(np.mean(m.mean)) for name, m in validate(trained.variables).items()}
                 file.write(step, held_out, scores)
                 progress.log(step, held_out, scores)
                 progress.watch({name: scores[name] for name in run.task.watched})
                 for warning in run.task.warnings(scores, validation):
                     logging.warning("step %d: %s", step, warning)
-                draw_progress(run, trained)
-        if step % config.checkpoint_every == 0 or step == config.steps or interrupt.signal:
+                if run.workdir.writes:
+                    draw_progress(run, trained)
+        signal = parallel.agree(interrupt.signal or 0)
+        if step % config.checkpoint_every == 0 or step == config.steps or signal:
             with progress.paused():
                 save(step, scores)
-            saved = step
             progress.record(step)
-        if interrupt.signal:
+        if signal:
             break
-    if interrupt.signal and saved < int(state.step):
-        save(int(state.step), None)
     run.checkpoints.wait()
     run.checkpoints.close()
     file.close()
@@ -199,15 +150,14 @@ def loop(run: Run, state: TrainState, meta: dict[str, Any], progress: Progress, 
 
 def draw_progress(run: Run, trained) -> None:
     """Draw the grid of samples at this step, if the task can sample."""
-    result = run.task.sample(trained, run.config.sampling.n, run.config.sampling.seed)
+    result = run.task.sample(trained.variables, run.config.sampling.n, run.config.sampling.seed)
     if result is not None:
         save_grid(run.workdir.figures / f"samples_{trained.step:07d}.png", result["images"], 8, trained.caption)
 
 
 def warn_if_changed(run: Run) -> None:
-    """Record the environment; warn where it differs from that of the last start: then the bits may differ too."""
+    """Warn where the environment differs from that of the last start: then the bits may differ too."""
     now, before = environment(), run.workdir.run().get("environment")
     if before and before != now:
         changes = ", ".join(f"{key}: {before.get(key)} -> {now.get(key)}" for key in now if before.get(key) != now[key])
         logging.warning("Another environment than at the last start (%s): the last bits may differ", changes)
-    run.workdir.update_run(environment=now)

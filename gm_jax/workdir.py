@@ -16,7 +16,10 @@ from gm_jax.errors import UserError
 # Keys that cannot change the numbers of a run, so that they may differ when it goes on. Where the data lie is such a
 # key because what they are is checked by their checksum.
 NEUTRAL = ("steps", "log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints", "sampling.",
-           "dataset.data_dir", "dataset.folder")  # fmt: skip
+           "dataset.data_dir", "dataset.folder", "epochs.", "rows")  # fmt: skip
+
+
+FORMAT = 2  # of what lies in a workdir; it grows when older checkpoints and configs cannot be read any more
 
 
 def is_neutral(key: str) -> bool:
@@ -42,6 +45,14 @@ def write_json(path: Path, value: Any) -> None:
     os.replace(temporary, path)
 
 
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a file, after the half one that a kill may have left there."""
+    with path.open("a+b") as file:
+        if file.tell() and not path.read_bytes().endswith(b"\n"):
+            file.write(b"\n")
+        file.write(line.encode() + b"\n")
+
+
 def read_json(path: Path) -> Any:
     """Read JSON; None if there is no such file.
 
@@ -57,10 +68,12 @@ def read_json(path: Path) -> Any:
 
 
 class Workdir:
-    """The folder of one run."""
+    """The folder of one run; of several processes, one writes there."""
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, writes: bool = True):
+        """Where `writes` is False, what would write does nothing."""
         self.path = Path(path).absolute()
+        self.writes = writes
 
     @property
     def checkpoints(self) -> Path:
@@ -69,6 +82,10 @@ class Workdir:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.path / "evaluations.jsonl"
 
     @property
     def figures(self) -> Path:
@@ -83,6 +100,8 @@ class Workdir:
         Raises:
             UserError: it cannot.
         """
+        if not self.writes:
+            return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / f".probe.{os.getpid()}"
@@ -100,6 +119,9 @@ class Workdir:
         Raises:
             UserError: another process holds it.
         """
+        if not self.writes:
+            yield
+            return
         with (self.path / ".lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -111,11 +133,12 @@ class Workdir:
         """Return the config that wrote this folder.
 
         Raises:
-            UserError: there is none.
+            UserError: there is none, or an older gm_jax wrote it.
         """
         config = read_json(self.path / "config.json")
         if config is None:
             raise UserError(f"there is no run in {self.path}: train first, or name its folder with --workdir")
+        self.check_format()
         return ConfigDict(config)
 
     def check(self, config: ConfigDict) -> None:
@@ -127,17 +150,33 @@ class Workdir:
         saved = read_json(self.path / "config.json")
         has_work = any(self.checkpoints.glob("[0-9]*")) or read_metrics(self.metrics)
         if saved is not None and has_work:
+            self.check_format()
             refuse_changes(flatten(saved), flatten(config), self.path)
+
+    def check_format(self) -> None:
+        """Raise UserError if another gm_jax wrote the run, whose config and checkpoints this one cannot read."""
+        record = self.run()
+        if record and record.get("format", 1) != FORMAT:
+            commit, there = record.get("code", {}).get("commit", "that one's commit"), record.get("format", 1)
+            raise UserError(
+                f"{self.path} was written by a gm_jax of another format ({there}, now {FORMAT}): check out {commit}, "
+                "or train anew with another --workdir"
+            )
 
     def claim(self, config: ConfigDict) -> None:
         """Write config.json, once the config has proved to work."""
         self.check(config)
-        write_json(self.path / "config.json", json.loads(config.to_json()))
+        if self.writes:
+            write_json(self.path / "config.json", json.loads(config.to_json()))
 
     def update_run(self, **values: Any) -> None:
         """Set keys of run.json."""
-        path = self.path / "run.json"
-        write_json(path, {**(read_json(path) or {}), **values})
+        if self.writes:
+            write_json(self.path / "run.json", {**self.run(), **values})
+
+    def open_metrics(self, step: int) -> "MetricsFile":
+        """Open metrics.jsonl to go on after `step`."""
+        return MetricsFile(self.metrics if self.writes else None, step)
 
     def run(self) -> dict[str, Any]:
         """Return run.json ({} if there is none)."""
@@ -161,9 +200,14 @@ def refuse_changes(saved: dict[str, Any], config: dict[str, Any], where: Path) -
 class MetricsFile:
     """metrics.jsonl: one JSON object a line, {"step", "split", metrics by name}; ends the same however often killed."""
 
-    def __init__(self, path: Path, step: int):
-        """Open the file and cut it behind `step`: later lines, or half a line, are of work that was lost."""
-        kept = b""
+    def __init__(self, path: Path | None, step: int):
+        """Open the file and cut it behind `step`: later lines, or half a line, are of work that was lost.
+
+        None: of a process that does not write.
+        """
+        self._file, kept = None, b""
+        if path is None:
+            return
         if step and not path.exists():
             logging.warning("%s is gone: it begins anew after step %d, and so do the figures of curves", path, step)
         if path.exists():
@@ -179,15 +223,19 @@ class MetricsFile:
 
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
         """Append one line."""
+        if self._file is None:
+            return
         self._file.write(json.dumps({"step": step, "split": split, **metrics}).encode() + b"\n")
         self._file.flush()
 
     def sync(self) -> None:
         """Put the lines on disk; called before a checkpoint commits."""
-        os.fsync(self._file.fileno())
+        if self._file is not None:
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

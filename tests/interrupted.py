@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from gm_jax import checkpoint, main, train, workdir
+from gm_jax import checkpoint, experiment, main, workdir
 
 name, moment, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
 del sys.argv[1:4]
@@ -28,11 +28,11 @@ def interrupting(function: Callable, step_of: Callable) -> Callable:
     return replaced
 
 
-compile_call = train.compile_call
+train_call = experiment.Experiment.train_call
 if moment == "save":
     checkpoint.Checkpoints.save = interrupting(checkpoint.Checkpoints.save, lambda self, step, *_: step)
 elif moment == "call":
-    train.compile_call = lambda run: interrupting(compile_call(run), lambda state, *_: state.step)
+    experiment.Experiment.train_call = lambda *own: interrupting(train_call(*own), lambda state, *_: state.step)
 else:
     workdir.MetricsFile.write = interrupting(workdir.MetricsFile.write, lambda self, step, *_: step)
 main.run_main()

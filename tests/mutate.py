@@ -21,7 +21,11 @@ from pathlib import Path
 from tests.mutation_jobs import COPIED, FOLDER, FORK, PROCESS, ROOT, record_in_job, start_job, try_in_job
 from tests.mutations import Mutation, draw, find_mutations
 
-TARGETS = [f"gm_jax/{name}" for name in ("tasks", "losses", "models", "metrics", "step.py", "optim.py", "evaluate.py")]
+FILES = ("evaluate", "experiment", "optim", "parallel", "portions", "run", "stages", "state", "step", "train", "window")
+TARGETS = [
+    *(f"gm_jax/{folder}" for folder in ("losses", "metrics", "models", "samplers", "tasks", "data/pipeline.py")),
+    *(f"gm_jax/{name}.py" for name in FILES),
+]
 KNOWN, RESULTS = ROOT / ".pytest_cache" / "mutate.json", ROOT / ".pytest_cache" / "mutate.jsonl"
 
 

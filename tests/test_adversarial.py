@@ -25,6 +25,7 @@ from gm_jax.metrics import diversity
 from gm_jax.models.dcgan import Discriminator
 from gm_jax.optim import make_optimizers
 from tests.tiny import shrunk
+from tests.toys import CAPTION
 
 RNG = np.random.default_rng(0)
 LOGITS = np.array([-3.0, -0.5, 0.0, 0.7, 4.0])
@@ -211,10 +212,10 @@ def test_wgan_updates_are_those_of_pytorchs_rmsprop_and_then_clipped():
     """Critics of clipped weights have tiny gradients: epsilon must not stand below the root with them."""
     config = shrunk("wgan_mnist", optim__learning_rate=1e-3, optim__warmup_steps=0)
     w, g = np.array([-0.3, 0.005, 0.0, 0.0099]), np.array([0.0, 1e-5, 1e-6, -1e-4])
-    optimizer = make_optimizers(config, {"discriminator": 5.0})["discriminator"]
+    optimizer = make_optimizers(config, ["discriminator"])["discriminator"]
     tree, state, square = {"w": jnp.asarray(w)}, optimizer.init({"w": jnp.asarray(w)}), np.zeros(4)
-    for _ in range(2):
-        updates, state = optimizer.update({"w": jnp.asarray(g)}, state, tree)
+    for step in range(2):
+        updates, state = optimizer.update({"w": jnp.asarray(g)}, state, tree, step=step)
         tree = optax.apply_updates(tree, updates)
         square = 0.99 * square + 0.01 * g**2
         w = np.clip(w - 1e-3 * g / (np.sqrt(square) + 1e-8), -0.01, 0.01)
@@ -231,7 +232,7 @@ def test_quality_is_drawn_over_the_loss_that_training_logs(tmp_path, monkeypatch
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     seen = []
     monkeypatch.setattr(curves, "save_figure", lambda path, figure, caption: seen.append(figure.axes[0].get_title()))
-    curves.save_relation(tmp_path / "a.png", tmp_path / "metrics.jsonl", ("loss", "score"), "caption")
+    curves.save_relation(tmp_path / "a.png", tmp_path / "metrics.jsonl", ("loss", "score"), CAPTION)
     assert seen == ["rank correlation -1.00, n = 4"]
 
 
@@ -303,7 +304,7 @@ def test_red_circle_minus_circle_plus_square_is_a_red_square(tmp_path):
         assert len({descriptions[i] & rest for numbers in choices[row] for i in numbers}) == 1
         np.testing.assert_allclose(solved[row, -1], solved[row, 0] - solved[row, 1] + solved[row, 2])
         np.testing.assert_allclose(solved[row, 0], codes[choices[row][0]].mean(0))
-    arithmetic.save_arithmetic(tmp_path / "a.png", "red circle - circle + square", codes, drawn, SHAPE_JUDGE, "caption")
+    arithmetic.save_arithmetic(tmp_path / "a.png", "red circle - circle + square", codes, drawn, SHAPE_JUDGE, CAPTION)
     assert min(Image.open(tmp_path / "a.png").size) > 50
 
 
@@ -355,8 +356,9 @@ def test_a_judge_counts_classes_beside_its_own_accuracy():
 
 def test_an_animation_has_a_frame_for_each_picture(tmp_path):
     for i in range(3):
-        save_grid(tmp_path / f"samples_{i}.png", np.full((4, 8, 8, 1), 80 * i, np.uint8), 2, f"step {i}")
-    save_animation(tmp_path / "samples.gif", sorted(tmp_path.glob("samples_*.png")))
-    assert Image.open(tmp_path / "samples.gif").n_frames == 3
-    save_animation(tmp_path / "none.gif", sorted(tmp_path.glob("samples_*.png"))[:1])
+        save_grid(tmp_path / f"samples_{i}.png", np.full((4, 8, 8, 1), 80 * i, np.uint8), 2, CAPTION._replace(step=i))
+    save_animation(tmp_path / "samples.gif", sorted(tmp_path.glob("samples_*.png")), CAPTION)
+    animation = Image.open(tmp_path / "samples.gif")
+    assert animation.n_frames == 3 and animation.info["comment"].decode() == str(CAPTION)
+    save_animation(tmp_path / "none.gif", sorted(tmp_path.glob("samples_*.png"))[:1], CAPTION)
     assert not (tmp_path / "none.gif").exists()

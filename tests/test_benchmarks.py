@@ -138,14 +138,13 @@ def test_the_pytorch_step_follows_the_phases():
 
     from benchmarks.peers_torch import Torch
 
-    run = jax_ways.open_experiment("gan_mnist", 4)
-    run.config.update_from_flattened_dict({"gan.r1": 1.0, "gan.r1_every": 3, "gan.critic_steps": 2})
-    peer, seen = Torch(run, run.split("train"), "cpu"), []
+    run = jax_ways.open_experiment("gan_mnist", 4, gan__r1=1.0, gan__r1_every=3, gan__critic_steps=2)
+    peer, seen = Torch(run, run.data, "cpu"), []
 
     def noted(phase):
         def loss(networks, images, labels):
             seen.append(
-                (phase.net, *(next(networks[net].parameters()).requires_grad for net in networks), images.sum())
+                (phase.nets[0], *(next(networks[net].parameters()).requires_grad for net in networks), images.sum())
             )
             return phase.loss(networks, images, labels)
 
@@ -356,11 +355,9 @@ def test_whole_cycles_of_lazy_phases_are_measured(monkeypatch):
 
 def test_a_lazy_phase_counts_by_how_often_it_runs():
     def work(**settings):
-        run = jax_ways.open_experiment("gan_mnist", 4)
-        run.config.gan.update(settings)
-        return jax_ways.step_flops(run)
+        return jax_ways.step_flops(jax_ways.open_experiment("gan_mnist", 4, **settings))
 
-    without, always, lazy = work(r1=0.0), work(r1=1.0, r1_every=1), work(r1=1.0, r1_every=16)
+    without, always, lazy = (work(gan__r1=r1, gan__r1_every=every) for r1, every in ((0.0, 1), (1.0, 1), (1.0, 16)))
     assert without < lazy and (always - without) / 16 == lazy - without
 
 

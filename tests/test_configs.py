@@ -42,6 +42,7 @@ def check_workdir(name: str, run: Run) -> None:
     record = workdir.run()
     assert record["config"] == name and record["parameters"] and record["starts"][-1]["to_step"] == 4
     assert {"devices", "jax", "xla_flags"} <= record["environment"].keys()
+    assert record["rows"] == list(load(name).rows)
     training = [(2, "train"), (4, "train")] if run.task.phases() else []
     lines = [(line["step"], line["split"]) for line in read_metrics(workdir.metrics)]
     held_out = min(run.config.dataset.validation, record["dataset"]["sizes"]["train"] // 10)
@@ -50,7 +51,9 @@ def check_workdir(name: str, run: Run) -> None:
     assert record["dataset"]["best_chosen_by"] == {"examples": scored, "n": 10, "held_out": held_out}
     assert list(workdir.path.glob("events.out.tfevents.*"))
     for figure in run.task.figures():
-        assert min(Image.open(workdir.figures / f"{figure}.png").size) > 50
+        picture = Image.open(workdir.figures / f"{figure}.png")
+        assert min(picture.size) > 50
+        assert (picture.text["config"], picture.text["data"], picture.text["step"]) == (name, run.spec.name, "4")
     assert run.checkpoints.steps() == [3, 4]
 
 
@@ -76,7 +79,7 @@ def check_other_modes(name: str, workdir: Workdir) -> None:
     drawn = [workdir.figures / f"{figure}.png" for figure in opened.task.figures()]
     shutil.rmtree(workdir.figures)
     assert sample.figures(opened, "best") == 0 and all(path.exists() for path in drawn)
-    if opened.task.sample(opened.restore("newest"), 3, 5) is None:
+    if opened.task.sample(opened.restore("newest").variables, 3, 5) is None:
         with pytest.raises(UserError, match="draws no samples"):
             sample.sample(opened, "newest")
     else:
@@ -98,3 +101,27 @@ def test_embedded_data_shorten_the_run_unless_the_user_says_otherwise(tmp_path):
     config = shrunk("ddpm_mnist", if_embedded={"steps": 2, "optim": {"decay_steps": 7}})
     run = open_training("ddpm_mnist", config, Workdir(tmp_path), overrides=["steps"])
     assert (run.config.steps, run.config.optim.decay_steps) == (4, 7)
+
+
+def test_epochs_become_steps_once_the_data_are_known(tmp_path):
+    """Of the 1,350 digits that train; in whole calls, and one at least. What the user gives, or the data, stays."""
+    config = shrunk("vae_mnist", if_embedded={"evaluate_every": 25}, steps_per_call=5)
+    config.epochs = {
+        **dict(steps=3, log_every=1, evaluate_every=1, checkpoint_every=0.001, sampling=dict(n=1)),
+        **dict(optim=dict(decay_steps=2, warmup_steps=0.5), vae=dict(warmup_steps=1)),
+    }
+    overrides = {"sampling.n": 9}
+    config.sampling.n = 9
+    epoch = 170  # the steps of 8 examples each that take 1,350, rounded up to a multiple of 5
+    run = open_training("vae_mnist", config, Workdir(tmp_path), overrides)
+    assert len(run.portions["images"].trained) == 1350
+    assert (run.config.steps, run.config.log_every, run.config.checkpoint_every) == (3 * epoch, epoch, 5)
+    assert (run.config.optim.decay_steps, run.config.optim.warmup_steps) == (2 * epoch, epoch // 2)
+    assert run.config.vae.warmup_steps == epoch
+    assert (run.config.evaluate_every, run.config.sampling.n) == (25, 9)
+
+
+def test_a_step_of_several_batches_has_more_of_an_epoch(tmp_path):
+    config = shrunk("wgan_mnist", gan__critic_steps=5)
+    config.epochs = {"steps": 2}
+    assert open_training("wgan_mnist", config, Workdir(tmp_path)).config.steps == 2 * 34  # 1,350 / (5 x 8)

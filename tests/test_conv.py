@@ -291,16 +291,19 @@ def test_bfloat16_gradients_are_summed_in_single_precision(monkeypatch):
 
 
 @pytest.mark.parametrize("operation, stock", [(conv, stock_conv), (conv_transpose, stock_transpose)])
-def test_other_devices_take_the_native_path(operation, stock, monkeypatch):
-    """XLA's own operation computes the same, and then knows forward mode too."""
-    monkeypatch.setattr(layer, "on_cpu", lambda: False)
+def test_native_rules_compute_the_same_and_know_forward_mode(operation, stock):
+    """They are those of other devices than CPUs, and can be asked for."""
     x, kernel = normal(0, 2, 7, 6, 3), normal(1, 4, 3, 3, 2)
-    ours, theirs = (
-        value_and_gradients(lambda x, k, f=f: f(x, k, (2, 3), "SAME"), x, kernel) for f in (operation, stock)
-    )
-    assert_close(ours, theirs)
-    y, tangent = jax.jvp(lambda x: operation(x, kernel, 2, 1), (x,), (x,))
+    with layer.native_rules():
+        ours = value_and_gradients(lambda x, k: operation(x, k, (2, 3), "SAME"), x, kernel)
+        y, tangent = jax.jvp(lambda x: operation(x, kernel, 2, 1), (x,), (x,))
+        pointwise, its_tangent = jax.jvp(lambda x: operation(x, kernel[:1, :1]), (x,), (x,))
+    assert_close(ours, value_and_gradients(lambda x, k: stock(x, k, (2, 3), "SAME"), x, kernel))
     np.testing.assert_allclose(y, tangent, atol=1e-5)
+    np.testing.assert_allclose(pointwise, its_tangent, atol=1e-5)
+    assert layer.own_rules()
+    with pytest.raises(TypeError, match="custom_vjp"):
+        jax.jvp(lambda x: operation(x, kernel, 2, 1), (x,), (x,))
 
 
 def slow_convolutions(conv, conv_transpose) -> list[str]:

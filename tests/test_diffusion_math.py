@@ -373,3 +373,9 @@ def test_stratified_draws_cover_the_interval_evenly():
         u = np.sort(random.stratified(jax.random.key(seed), jnp.arange(64), 64))
         np.testing.assert_allclose(np.diff(u), 1 / 64, atol=1e-6)
         assert u[0] >= 0 and u[-1] < 1
+
+
+def test_betas_that_would_more_than_erase_the_image_are_refused():
+    with pytest.raises(UserError, match="betas below 1, not 1.5"):
+        make_schedule("linear", 20, beta_end=1.5)
+    assert make_schedule("exploding", 10, beta_end=8.0).noise[-1] > 5  # there the noise only adds up

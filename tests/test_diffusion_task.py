@@ -11,14 +11,17 @@ from scipy.stats import norm
 
 from gm_jax import random
 from gm_jax.errors import UserError
+from gm_jax.state import Variables
 from gm_jax.tasks import DataSpec, diffusion, make_task
+from gm_jax.tasks import task as task_module
 from gm_jax.tasks.diffusion import sampling_plan
-from gm_jax.tasks.task import Variables, take
+from gm_jax.tasks.task import take
 from tests.tiny import shrunk
 from tests.toys import (
     NAMES,
     PIXELS,
     SHAPE,
+    at_step,
     batch_of,
     check_phases,
     close,
@@ -64,7 +67,7 @@ def make(prediction="noise", objective="noise", names=NAMES, timesteps=T, **chan
     task = toy_task("ddpm_mnist", names, diffusion__timesteps=timesteps, **changes)
     task.network = ToyDenoiser(len(names))
     params = {"size": weights(2), **({"shift": weights(len(names) + 1, seed=1)} if names else {})}
-    return task, Variables({"denoiser": params}, {"denoiser": {}})
+    return task, Variables({"denoiser": params}, {"denoiser": {}}, {})
 
 
 def flat(batch):
@@ -114,9 +117,9 @@ def test_loss_is_the_error_of_the_objective_and_some_labels_are_hidden(predictio
         label = np.where(chance < 0.1, 3, batch["label"])
         t = 1 + np.floor(u * T).astype(int)
         value = predict(task, params["denoiser"], flat(batch), t, epsilon, label, dropped)[0].mean()
-        return value, {"loss": value}, variables.model_state
+        return value, {"loss": value}, {}
 
-    u, *_, chance = check_phases(task.phases(), variables, batch, KEY, draw, loss)
+    u, *_, chance = check_phases(task.phases(), variables, batch, at_step(KEY), draw, loss)
     assert 1 <= np.sum(chance < 0.1) <= 14 and set(np.floor(u * T)) == set(range(T))
 
 
@@ -124,11 +127,10 @@ def test_validation_spreads_the_steps_by_the_golden_ratio():
     task, variables = make("velocity", "noise")
     batch = batch_of(8)
 
-    def measure(variables, batch, key):
-        epsilon = random.normal(random.example_keys(key, batch["position"]), SHAPE)
-        return task.validate(variables, batch, key), epsilon.reshape(8, PIXELS)
+    def measure(variables, batch, keys):
+        return task.validate(variables, batch, keys), random.normal(keys, SHAPE).reshape(8, PIXELS)
 
-    values, epsilon = run(measure, variables, batch, KEY)
+    values, epsilon = run(measure, variables, batch, random.example_keys(KEY, batch["position"]))
     t = 1 + np.floor(T * (np.float64(batch["position"]) * (np.sqrt(5) - 1) / 2 % 1)).astype(int)
     compare(values, {"loss": predict(task, variables.params["denoiser"], flat(batch), t, epsilon, batch["label"])[0]})
 
@@ -149,17 +151,16 @@ def test_evaluation_is_the_bound_with_a_step_for_each_bin():
     edges = np.round(np.linspace(1, T, 11)).astype(int)
     assert set(np.diff(edges)) == {1, 2}
 
-    def measure(variables, batch, key):
-        keys = random.example_keys(key, batch["position"])
-
+    def measure(variables, batch, keys):
         def of_bin(high):
             own = random.fold_in(keys, high)
             return random.uniform(random.fold_in(own, 0)), random.normal(random.fold_in(own, 1), (PIXELS,))
 
         first = random.normal(random.fold_in(keys, 1), (PIXELS,))
-        return task.evaluate(variables, batch, key), first, jax.vmap(of_bin)(jnp.asarray(edges[1:]))
+        return task.evaluate(variables, batch, keys), first, jax.vmap(of_bin)(jnp.asarray(edges[1:]))
 
-    values, first, (u, epsilon) = run(measure, variables, batch, KEY)
+    keys = random.example_keys(KEY, batch["position"])
+    values, first, (u, epsilon) = run(measure, variables, batch, keys)
     x0, label = flat(batch), batch["label"]
     _, signal, noise = (np.asarray(column, np.float64) for column in task.schedule)
     snr = (signal[1:] / noise[1:]) ** 2
@@ -238,16 +239,21 @@ def test_samples_and_figures_are_the_reverse_process(tmp_path, monkeypatch):
     params, data = variables.params["denoiser"], batch_of(9)
     state, turns = trained(variables, tmp_path, data), np.arange(8) % 3
     expected = to_pictures(reverse(task, params, 3, turns, eta=0.0))
-    drawn = task.sample(state, 8, 3)
+    drawn = task.sample(state.variables, 8, 3)
     assert drawn.keys() == {"images", "labels"} and expected.std() > 10
     same_pictures(drawn["images"], expected[:, -1])
     np.testing.assert_array_equal(drawn["labels"], turns)
+    with_chain = task.sample(state.variables, 8, 3, task.generate_chain)
+    same_pictures(with_chain["chain"], expected)
+    np.testing.assert_array_equal(with_chain["chain"][:, -1], with_chain["images"])
+    np.testing.assert_array_equal(with_chain["labels"], turns)
 
-    seen = record(monkeypatch, diffusion, "save_grid", "save_strips", "save_curves")
+    seen = record(monkeypatch, diffusion, "save_strips", "save_curves")
+    grids = record(monkeypatch, task_module, "save_grid")
     for figure in task.figures().values():
         figure(state)
-    np.testing.assert_array_equal(seen["samples.png"][0], drawn["images"][:4])
-    assert seen["samples.png"][1] == 8 and seen["loss.png"][:2] == (state.workdir.metrics, ["loss"])
+    np.testing.assert_array_equal(grids["samples.png"][0], drawn["images"][:4])
+    assert grids["samples.png"][1] == 8 and seen["loss.png"][:2] == (state.workdir.metrics, ["loss"])
     same_pictures(seen["reverse_chain.png"][0], expected)
     x0, steps = flat(take(data, 8)), np.round(np.linspace(0, T, 11)).astype(int)
     epsilon = np.asarray(random.normal(random.example_keys(jax.random.key(3), jnp.arange(8)), (PIXELS,)))
@@ -263,10 +269,10 @@ def test_samples_and_figures_are_the_reverse_process(tmp_path, monkeypatch):
         ((), 1.0, 0, {"sampling__sampler": "ancestral", "sampling__eta": 0.3}),
     ],
 )
-def test_samples_with_noise_in_every_step(names, eta, label, changes, tmp_path):
+def test_samples_with_noise_in_every_step(names, eta, label, changes):
     task, variables = make(names=names, diffusion__schedule="linear", **changes)
     label = np.full(3, label)
-    drawn = task.sample(trained(variables, tmp_path), 3, 5)
+    drawn = task.sample(variables, 3, 5)
     same_pictures(drawn["images"], to_pictures(reverse(task, variables.params["denoiser"], 5, label, eta)[:, -1]))
     assert ("labels" in drawn) == bool(names) and (not names or np.array_equal(drawn["labels"], label))
 
@@ -293,11 +299,19 @@ def test_steps_and_eta_of_the_samplers(sampler, steps, eta, most, plan):
         ({"sampling__label": 3}, NAMES, r"sampling.label=3 is not one of the 3 classes"),
         ({"sampling__label": -1}, NAMES, r"sampling.label=-1 is not one of the 3 classes"),
         ({"sampling__sampler": "dimm"}, NAMES, r"is not one of ddim, ancestral \(did you mean 'ddim'\?\)"),
-        ({"sampling__eta": 1.1}, NAMES, r"sampling.eta=1.1 is not between 0"),
-        ({"sampling__eta": -0.1}, NAMES, r"sampling.eta=-0.1 is not between 0"),
+        ({"sampling__eta": 1.1}, NAMES, r"sampling.eta=1.1 is not in \[0, 1\]"),
+        ({"sampling__eta": -0.1}, NAMES, r"sampling.eta=-0.1 is not in \[0, 1\]"),
         ({"sampling__steps": 21}, NAMES, r"between 1 and 20 steps, not 21"),
-        ({"diffusion__objective": "nois"}, NAMES, r"no objective 'nois' \(did you mean 'noise'\?\)"),
-        ({"diffusion__prediction": "imag"}, NAMES, r"no objective 'imag' \(did you mean 'image'\?\)"),
+        (
+            {"diffusion__objective": "nois"},
+            NAMES,
+            r"diffusion.objective='nois' is not one of noise, .* \(did you mean 'noise'\?\)",
+        ),
+        (
+            {"diffusion__prediction": "imag"},
+            NAMES,
+            r"diffusion.prediction='imag' is not one of noise, .* \(did you mean 'image'\?\)",
+        ),
         ({"model__width": 0}, NAMES, r"model.width=0"),
     ],
 )

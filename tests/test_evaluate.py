@@ -11,6 +11,7 @@ from gm_jax.data.pipeline import choose, hold_out
 from gm_jax.errors import UserError
 from gm_jax.judge import Judge, count_classes
 from gm_jax.metrics import diversity
+from gm_jax.metrics.moments import Moments, gather
 from gm_jax.run import open_trained
 from gm_jax.tasks import DataSpec, make_task
 from gm_jax.tasks.task import take
@@ -51,16 +52,19 @@ def test_what_is_held_out_trains_nothing_and_chooses_the_best(tmp_path, monkeypa
 
     seen, original = [], pipeline.batches
     monkeypatch.setattr(
-        pipeline, "batches", lambda data, examples, **k: seen.append(examples) or original(data, examples, **k)
+        pipeline,
+        "batches",
+        lambda sources, stages, **k: seen.append(sources["images"].examples) or original(sources, stages, **k),
     )
     run = train_tiny(tmp_path, "fnn_mnist", evaluation__n=None, evaluate_every=2, steps=6, optim__learning_rate=0.05)
-    held_out = run.partition[1]
+    trained_on, held_out = run.portions["images"]
     assert len(held_out) == 150  # a tenth of the 1,500 digits
-    np.testing.assert_array_equal(seen[0], run.partition[0])
-    name, examples = run.validation()
-    assert name == "validation"
+    assert sorted([*trained_on, *held_out]) == list(range(1500))
+    np.testing.assert_array_equal(seen[0], trained_on)
+    assert run.held_out == ("validation", 150)
+    examples = run.validation()
     np.testing.assert_array_equal(examples["image"], run.split("train")["image"][held_out])
-    np.testing.assert_array_equal(run.training()["label"], run.split("train")["label"][run.partition[0]])
+    np.testing.assert_array_equal(run.training()["label"], run.split("train")["label"][trained_on])
 
     lines = [line for line in read_metrics(run.workdir.metrics) if line["split"] == "validation"]
     restored = run.restore("newest")
@@ -75,14 +79,16 @@ def test_what_is_held_out_trains_nothing_and_chooses_the_best(tmp_path, monkeypa
 
 def test_any_split_may_be_trained_on(tmp_path):
     run = open_tiny(tmp_path, "fnn_mnist", dataset__split="test")
-    assert len(run.partition[0]) == 297 - 29
-    np.testing.assert_array_equal(run.training()["image"], run.split("test")["image"][run.partition[0]])
+    trained_on = run.portions["images"].trained
+    assert len(trained_on) == 297 - 29
+    np.testing.assert_array_equal(run.training()["image"], run.split("test")["image"][trained_on])
 
 
 def test_without_a_held_out_part_the_scores_are_of_seen_images(tmp_path):
     run = open_tiny(tmp_path, "fnn_mnist", dataset__validation=0)
-    name, examples = run.validation()
-    assert name == "seen" and len(run.partition[0]) == 1500 == len(run.training()["image"])
+    examples = run.validation()
+    assert run.held_out == ("seen", 0)
+    assert len(run.portions["images"].trained) == 1500 == len(run.training()["image"])
     np.testing.assert_array_equal(examples["label"], run.split("train")["label"][choose(1500, 10)])
 
 
@@ -91,10 +97,11 @@ def test_a_validation_split_of_the_data_is_used_and_all_else_trains(tmp_path):
         write_folder(tmp_path / "images" / split, {f"{i}.png": 10 * i for i in range(12)}, size=(28, 28))
     changes = dict(dataset__name="own", dataset__folder=str(tmp_path / "images"))
     run = open_tiny(tmp_path / "run", "fnn_mnist", **changes)
-    name, examples = run.validation()
-    assert name == "validation" and len(run.partition[0]) == 24 and len(examples["image"]) == 10
+    examples = run.validation()
+    assert run.held_out == ("validation", 0)
+    assert len(run.portions["images"].trained) == 24 and len(examples["image"]) == 10
     np.testing.assert_array_equal(examples["label"], run.split("val")["label"][choose(24, 10)])
-    assert run.trained(run.init_state()).caption == "fnn_mnist on images · step 0"
+    assert str(run.trained(run.init_state()).caption) == "fnn_mnist on images · step 0"
 
 
 DIRECTIONS = {"accuracy": "max", "elbo": "max", "log_likelihood": "max", "loss": "min", "energy_score": "min",
@@ -107,12 +114,16 @@ def test_the_best_is_where_likelihood_and_accuracy_are_high_and_losses_low(name)
     assert direction == DIRECTIONS[metric]
 
 
-def test_standard_errors_are_those_of_the_mean():
+@pytest.mark.parametrize("cuts", [[], [1], [20, 23, 40]])
+def test_standard_errors_are_those_of_the_mean(cuts):
+    """However the examples come in chunks."""
     values = RNG.normal(size=(50, 3))
-    found = evaluate.summary(values)
+    moments = gather({"x": chunk} for chunk in np.split(values, cuts))["x"]
+    found = evaluate.summary(moments)
     np.testing.assert_allclose(found["value"], values.mean(0))
     np.testing.assert_allclose(found["standard_error"], values.std(0, ddof=1) / np.sqrt(50))
-    assert np.isnan(evaluate.summary(values[:1])["standard_error"]).all()
+    assert moments.n == 50
+    assert np.isnan(evaluate.summary(Moments.of(values[:1]))["standard_error"]).all()
 
 
 def cosine(x, y):
@@ -130,16 +141,20 @@ def fakes(n=30, real=25, training=60, classes=3):
     held_out = {"image": draw(real), "label": np.arange(real) % classes}
     training = {"image": draw(training)}
     training["label"] = np.minimum(training["image"].mean((1, 2, 3)) // 86, 2).astype(np.int32)
-    config = shrunk("fnn_mnist", evaluation__samples=20, sampling__seed=3)
+    config = shrunk("fnn_mnist", evaluation__samples=20, sampling__seed=3, dataset__split="all")
     run = SimpleNamespace(
         config=config,
         task=SimpleNamespace(
-            sample=lambda trained, n, seed: {k: x[:n] for k, x in samples.items()} if seed == 3 else 0
+            sample=lambda variables, n, seed: (
+                {k: x[:n] for k, x in samples.items()} if (variables, seed) == ("the variables", 3) else 0
+            )
         ),
         training=lambda: training,
         spec=DataSpec((4, 4, 1), ("a", "b", "c")),
     )
-    trained = SimpleNamespace(some=lambda split, n: {k: x[: n and 25] for k, x in held_out.items()})
+    trained = SimpleNamespace(
+        variables="the variables", examples=lambda n: {k: x[: n and 25] for k, x in held_out.items()}
+    )
     return run, trained, samples, held_out, training
 
 
@@ -161,7 +176,7 @@ def test_samples_are_compared_with_each_other_and_with_training_images():
         share = found[f"neighbours_unanimous{whose}"]
         assert share["value"] == pytest.approx(unanimous.mean()) and 0 < unanimous.mean() < 1
         assert share["standard_error"] == pytest.approx(unanimous.std(ddof=1) / np.sqrt(20))
-        assert (share["split"], share["neighbours"], share["n"]) == ("train", 10, 20)
+        assert (share["split"], share["neighbours"], share["n"]) == ("all", 10, 20)
         assert found[f"neighbour_distance{whose}"]["value"] == pytest.approx(distances.min(1).mean(), rel=1e-5)
         assert found[f"classes_found{whose}"]["value"] == len({row[0] for row in near[unanimous]})
     run.config.evaluation.samples = 0
@@ -279,4 +294,4 @@ def test_captions_samples_and_judges_name_their_data(tmp_path, caplog):
     assert sample.sample(run, "newest") == 0
     written = np.load(tmp_path / "gan" / "samples.npz")
     assert (str(written["config"]), str(written["data"]), int(written["step"])) == ("dcgan_mnist", "own", 2)
-    assert run.restore("newest").caption == "dcgan_mnist on own · step 2"
+    assert str(run.restore("newest").caption) == "dcgan_mnist on own · step 2"

@@ -9,9 +9,10 @@ import pytest
 
 from gm_jax import evaluate, sample
 from gm_jax.errors import UserError
+from gm_jax.metrics import diversity
 from gm_jax.models.dcgan import Discriminator
 from gm_jax.run import open_trained
-from gm_jax.state import split_variables
+from gm_jax.state import Variables, split_variables
 from gm_jax.step import AXIS
 from gm_jax.tasks import DataSpec, make_task
 from gm_jax.tasks.gan import DISCRIMINATOR, GENERATOR
@@ -103,12 +104,13 @@ def test_every_norm_is_of_the_global_batch(experiment):
     variables = jax.eval_shape(task.init, jax.random.key(0))
     params, state = ({net: split_variables(tree)[part] for net, tree in variables.items()} for part in (0, 1))
 
-    def through(params, state, z):
-        x, state = task.generate(params, state, z, None, train=True)
-        return task.discriminate(params, state, x, None, jax.random.split(jax.random.key(0), 2))
+    def through(variables, z):
+        x, after = task.fake(variables, z, None, train=True)
+        return task.discriminate(after, x, None, jax.random.split(jax.random.key(0), 2))
 
-    mapped = jax.pmap(through, axis_name=AXIS, in_axes=(None, None, 0), devices=jax.devices()[:1])
-    program = str(jax.make_jaxpr(mapped)(params, state, jnp.zeros((1, 2, config.model.latent_dim))))
+    mapped = jax.pmap(through, axis_name=AXIS, in_axes=(None, 0), devices=jax.devices()[:1])
+    latents = jnp.zeros((1, 2, config.model.latent_dim))
+    program = str(jax.make_jaxpr(mapped)(Variables(params, state, {}), latents))
     norms = sum("mean" in layer for net in state.values() for layer in net.get("batch_stats", {}).values())
     assert program.count("psum") == norms > 0
 
@@ -133,14 +135,14 @@ def open_gan(folder, **overrides):
 def test_a_sample_is_a_function_of_seed_number_and_label(trained):
     run = open_gan(trained)
     restored = run.restore("newest")
-    some, more = (run.task.sample(restored, n, 7) for n in (3, 12))
+    some, more = (run.task.sample(restored.variables, n, 7) for n in (3, 12))
     np.testing.assert_array_equal(some["images"], more["images"][:3])
     np.testing.assert_array_equal(more["labels"], [*range(10), 0, 1])
     asked = open_gan(trained, sampling__label=7)
-    assert set(asked.task.sample(restored, 5, 7)["labels"]) == {7}
+    assert set(asked.task.sample(restored.variables, 5, 7)["labels"]) == {7}
     z = run.task.draw_latents(12, 7)
-    np.testing.assert_array_equal(run.task.render(restored, z, more["labels"]), more["images"])
-    assert not np.array_equal(run.task.render(restored, z, 3), run.task.render(restored, z, 4))
+    np.testing.assert_array_equal(run.task.render_all(restored, z, more["labels"]), more["images"])
+    assert not np.array_equal(run.task.render_all(restored, z, 3), run.task.render_all(restored, z, 4))
 
 
 def test_a_trained_classifier_judges_samples(trained):
@@ -165,7 +167,7 @@ def test_a_trained_classifier_judges_samples(trained):
 )
 def test_a_judge_that_cannot_judge_is_told(trained, judge, message):
     run = open_gan(trained, evaluation__judge=judge and str(trained / judge))
-    run.spec = run.spec._replace(image_shape=(28, 28, 1))
+    run.experiment.spec = run.spec._replace(image_shape=(28, 28, 1))
     with pytest.raises(UserError, match=message):
         run.judge()
 
@@ -192,9 +194,13 @@ def test_collapse_is_warned_of():
     assert "two samples is 0.077, of two real images -0.333" in warning
 
 
-def test_the_loop_warns_of_collapse_and_shows_the_similarity(trained, tmp_path, caplog, capfd):
-    """An alarm of -3 is below every similarity."""
-    train_tiny(tmp_path / "run", "gan_mnist", **CONDITIONAL, gan__collapse_alarm=-3.0)
+def test_the_loop_warns_of_collapse_and_shows_the_similarity(tmp_path, caplog, capfd, monkeypatch):
+    """No samples are less alike than real images of similarity -1."""
+    seen = []
+    monkeypatch.setattr(diversity, "mean_similarity", lambda *real: seen.append(real) or -1.0)
+    train_tiny(tmp_path / "run", "gan_mnist", **CONDITIONAL, gan__collapse_alarm=0.0)
+    ((images, labels),) = seen  # measured once, of the held-out images
+    assert images.shape == (10, 16, 16, 1) and -1 == images.min() < images.max() <= 1 and labels.shape == (10,)
     assert "step 2: the mean cosine similarity of two samples is" in caplog.text
     assert ", similarity " in capfd.readouterr().err
 
@@ -202,7 +208,7 @@ def test_the_loop_warns_of_collapse_and_shows_the_similarity(trained, tmp_path, 
 @pytest.mark.parametrize(
     ("experiment", "changes", "spec", "message"),
     [
-        ("dcgan_mnist", dict(gan__loss="wgan"), DIGITS, r"gan.loss='wgan' is not one of minimax"),
+        ("dcgan_mnist", dict(gan__loss="wgan"), DIGITS, r"gan.loss='wgan' is not one of non_saturating, minimax"),
         ("dcgan_mnist", dict(gan__loss="wasserstein"), DIGITS, "needs a critic of bounded slope: set gan.gradient_pen"),
         ("wgan_mnist", dict(gan__loss="hinge"), DIGITS, "clip_weights=0.01 is for gan.loss=wasserstein, not hinge"),
         ("wgan_mnist", dict(optim__discriminator__clip_weights=0.0), DIGITS, "clip_weights=0.0 must be above 0"),

@@ -9,16 +9,18 @@ import pytest
 
 from gm_jax import random
 from gm_jax.layers import diff_augment
-from gm_jax.state import create
+from gm_jax.stages import stable_hash
+from gm_jax.state import Variables, create
 from gm_jax.step import AXIS, make_train_call, make_train_step
 from gm_jax.tasks import gan
+from gm_jax.tasks import task as base
 from gm_jax.tasks.gan import DISCRIMINATOR, GENERATOR
-from gm_jax.tasks.task import Variables
 from tests.test_step import map_over
 from tests.toys import (
     NAMES,
     PIXELS,
     SHAPE,
+    at_step,
     batch_of,
     check_phases,
     close,
@@ -123,7 +125,7 @@ def make(conditional=True, **changes):
         GENERATOR: {"batch_stats": {"mean": weights(PIXELS, seed=1)}},
         DISCRIMINATOR: {"spectral": {"seen": np.float32(0.3)}},
     }
-    return task, Variables(params, state)
+    return task, Variables(params, state, {})
 
 
 def noise(task):
@@ -184,16 +186,19 @@ def test_losses_of_both_networks(name, conditional, options):
             slope = judge(own, seen, share * x + (1 - share) * made, label, *noise["real"])[2]
             metrics["penalty"] = np.mean((np.linalg.norm(slope, axis=1) - 1) ** 2)
             loss = loss + settings.gradient_penalty * metrics["penalty"]
-        return loss, metrics, {**state, DISCRIMINATOR: {"spectral": {"seen": after}}}
+        return loss, metrics, {DISCRIMINATOR: {"spectral": {"seen": after}}}
 
     def generator_loss(params, noise):
         made, after = draw(params[GENERATOR], mean, noise["z"], label, train=True)
         loss = generator(judge(params[DISCRIMINATOR], seen, made, label, *noise["real"])[0]).mean()
-        return loss, {"generator_loss": loss}, {**state, GENERATOR: {"batch_stats": {"mean": after}}}
+        return loss, {"generator_loss": loss}, {GENERATOR: {"batch_stats": {"mean": after}}}
 
     phases = task.phases()
-    assert [phase[:1] + phase[2:] for phase in phases] == [(DISCRIMINATOR, 1, 1, None), (GENERATOR, 1, 1, 0)]
-    drawn = check_phases(phases, variables, batch, KEY, noise(task), discriminator_loss, generator_loss)
+    assert [(phase.name, phase.nets, *phase[3:]) for phase in phases] == [
+        (DISCRIMINATOR, (DISCRIMINATOR,), 1, 1, None),
+        (GENERATOR, (GENERATOR,), 1, 1, DISCRIMINATOR),
+    ]
+    drawn = check_phases(phases, variables, batch, at_step(KEY), noise(task), discriminator_loss, generator_loss)
     assert (0 < np.mean(drawn["real"][1]) < 1) == bool(settings.augment)
     assert not settings.wrong_labels or set(drawn["shift"]) == {1, 2}
 
@@ -204,7 +209,7 @@ def test_r1_is_of_real_images_and_stronger_the_rarer(conditional):
     task, variables = make(conditional, gan__r1=0.7, gan__r1_every=3, gan__critic_steps=2, **CUTOUT)
     batch, state = batch_of(8), variables.model_state
     first, _, lazy = task.phases()
-    assert (first.repeats, lazy.net, lazy.every, lazy.repeats, lazy.noise_of) == (2, DISCRIMINATOR, 3, 1, None)
+    assert (first.repeats, lazy.nets, *lazy[3:]) == (2, (DISCRIMINATOR,), 3, 1, None)
 
     def draw(batch, key):
         keys = random.example_keys(key, batch["position"])
@@ -215,9 +220,9 @@ def test_r1_is_of_real_images_and_stronger_the_rarer(conditional):
         label = batch["label"] if conditional else None
         slope = judge(params[DISCRIMINATOR], state[DISCRIMINATOR]["spectral"]["seen"], flat(batch), label, *noise)[2]
         penalty = np.mean(np.sum(slope**2, 1)) / 2
-        return 3 * 0.7 * penalty, {"r1": penalty}, state
+        return 3 * 0.7 * penalty, {"r1": penalty}, {}
 
-    check_phases([lazy], variables, batch, KEY, draw, loss)
+    check_phases([lazy], variables, batch, at_step(KEY), draw, loss)
 
 
 def test_critic_steps_are_on_fresh_batches_and_two_devices_give_the_update_of_one():
@@ -231,21 +236,23 @@ def test_critic_steps_are_on_fresh_batches_and_two_devices_give_the_update_of_on
     (one, metrics_one), (two, metrics_two) = (map_over(n, call)(state, data, index) for n in (1, 2))
     jax.tree.map(close, (one.params, one.model_state, metrics_one), (two.params, two.model_state, metrics_two))
 
-    def gradient(params, model_state, batch, key):
+    def gradient(variables, batch, context):
         def loss(own):
-            value, (_, new) = task.discriminator_loss({**params, DISCRIMINATOR: own}, model_state, batch, key)
-            return value, new
+            seen = variables._replace(params={**variables.params, DISCRIMINATOR: own})
+            value, result = task.discriminator_loss(seen, batch, context)
+            return value, result.model_state
 
-        return jax.value_and_grad(loss, has_aux=True)(params[DISCRIMINATOR])
+        return jax.value_and_grad(loss, has_aux=True)(variables.params[DISCRIMINATOR])
 
-    mapped = jax.pmap(gradient, axis_name=AXIS, in_axes=(None, None, 0, None), devices=jax.devices()[:1])
-    (params, model_state), losses = variables, []
+    mapped = jax.pmap(gradient, axis_name=AXIS, in_axes=(None, 0, None), devices=jax.devices()[:1])
+    (params, model_state, memory), losses = variables, []
     momentum = jax.tree.map(np.zeros_like, params[DISCRIMINATOR])
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(3), 0), 0)
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(3), 0), stable_hash(DISCRIMINATOR))
     for i in range(2):
         batch = {**{name: x[None, 8 * i : 8 * i + 8] for name, x in data.items()}, "position": np.arange(8)[None]}
-        found = mapped(params, model_state, batch, jax.random.fold_in(key, i))
-        (loss, model_state), grads = jax.tree.map(lambda x: x[0], found)
+        found = mapped(Variables(params, model_state, memory), batch, at_step(jax.random.fold_in(key, i)))
+        (loss, new), grads = jax.tree.map(lambda x: x[0], found)
+        model_state = {**model_state, **new}
         momentum = jax.tree.map(lambda m, g: 0.9 * m + g, momentum, grads)
         params = {**params, DISCRIMINATOR: jax.tree.map(lambda p, m: p - 0.1 * m, params[DISCRIMINATOR], momentum)}
         losses.append(loss)
@@ -259,12 +266,12 @@ def test_validation(name, conditional):
     """Networks as they are used: running statistics, no dropout, no augmentation, no smoothing; two samples each."""
     options = {"gan__label_smoothing": 0.2, **CUTOUT}
     task, variables = make(conditional, gan__loss=name, **options)
-    batch, (params, state), (real, fake, generator, opinion) = batch_of(8), variables, GAMES[name]
+    batch, (params, state, _), (real, fake, generator, opinion) = batch_of(8), variables, GAMES[name]
 
     def measure(variables, batch, key):
         keys = random.example_keys(key, batch["position"])
         z = [random.normal(random.fold_in(keys, i), (LATENTS,)) for i in range(2)]
-        return task.validate(variables, batch, key), z
+        return task.validate(variables, batch, keys), z
 
     values, z = run(measure, variables, batch, KEY)
     x, label = flat(batch), batch["label"] if conditional else None
@@ -297,7 +304,7 @@ def test_an_averaged_generator_gets_the_statistics_of_its_own_samples(conditiona
         mean = draw(variables.params[GENERATOR], mean, z, label, train=True)[1]
     own = {"batch_stats": {"mean": mean / (1 - 0.9**10)}, "other": {"kept": np.ones(2)}}
     compare(standing.model_state, {**variables.model_state, GENERATOR: own})
-    assert standing.params is variables.params
+    assert standing.params is variables.params and standing.memory is variables.memory
     without = variables._replace(model_state={**variables.model_state, GENERATOR: {}})
     assert task.standing(without) is without
     task.config.optim.generator.ema_decay = None
@@ -317,13 +324,14 @@ def test_samples_and_figures_are_what_the_generator_draws(tmp_path, monkeypatch)
     task, variables = make(sampling__batch_size=4)
     run = trained(variables, tmp_path)
     turns = np.arange(6) % 3
-    drawn = task.sample(run, 6, 5)
+    drawn = task.sample(run.variables, 6, 5)
     same_pictures(drawn["images"], pictures(task, variables, latents(6, 5), turns))
     np.testing.assert_array_equal(drawn["labels"], turns)
     z = weights(3, LATENTS)
-    same_pictures(task.render(run, z), pictures(task, variables, z, 0 * turns[:3]))
-    same_pictures(task.render(run, z, 2), pictures(task, variables, z, 0 * turns[:3] + 2))
+    same_pictures(task.render_all(run, z), pictures(task, variables, z, 0 * turns[:3]))
+    same_pictures(task.render_all(run, z, 2), pictures(task, variables, z, 0 * turns[:3] + 2))
 
+    samples = record(monkeypatch, base, "save_grid")
     seen = record(monkeypatch, gan, "save_grid", "save_interpolation", "save_curves", "save_table", "save_relation")
     for figure in task.figures().values():
         figure(run)
@@ -331,10 +339,10 @@ def test_samples_and_figures_are_what_the_generator_draws(tmp_path, monkeypatch)
     assert seen["losses.png"][:2] == (run.workdir.metrics, [*losses, "d_real", "d_fake"])
     assert seen["losses.md"] == (run.workdir.metrics, losses)
     assert seen["quality.png"][:2] == (run.workdir.metrics, ("discriminator_loss", "energy_score"))
-    np.testing.assert_array_equal(seen["samples.png"][0], task.sample(run, 4, 0)["images"])
+    np.testing.assert_array_equal(samples["samples.png"][0], task.sample(run.variables, 4, 0)["images"])
     labels = np.repeat(np.arange(3), 10)
     same_pictures(seen["classes.png"][0], pictures(task, variables, np.tile(latents(10, 0), (3, 1)), labels))
-    assert seen["samples.png"][1] == 8 and seen["classes.png"][1] == 10
+    assert samples["samples.png"][1] == 8 and seen["classes.png"][1] == 10
     paths, decode, _ = seen["interpolation.png"]
     assert paths.shape == (8, 10, LATENTS)
     close(paths[::2, [0, -1]], np.stack([latents(8, 0)[:4], latents(8, 0)[4:]], 1))
@@ -342,30 +350,30 @@ def test_samples_and_figures_are_what_the_generator_draws(tmp_path, monkeypatch)
     middle = (paths[::2, 4] + paths[::2, 5]) / 2
     close(middle, (paths[::2, 0] + paths[::2, -1]) / 2)
     assert not np.allclose(middle, (paths[1::2, 4] + paths[1::2, 5]) / 2, atol=0.01)
-    np.testing.assert_array_equal(decode(z), task.render(run, z))
+    np.testing.assert_array_equal(decode(z), task.render_all(run, z))
 
 
 def test_a_label_is_drawn_on_demand_and_arithmetic_judged_where_it_has_words(tmp_path, monkeypatch):
     task, variables = make(sampling__label=2, sampling__arithmetic="0,3 - 8")
     run, seen = trained(variables, tmp_path), record(monkeypatch, gan, "save_arithmetic")
-    drawn = task.sample(run, 2, 5)
+    drawn = task.sample(run.variables, 2, 5)
     np.testing.assert_array_equal(drawn["labels"], [2, 2])
     same_pictures(drawn["images"], pictures(task, variables, latents(2, 5), np.array([2, 2])))
     z = weights(3, LATENTS)
-    same_pictures(task.render(run, z), pictures(task, variables, z, np.array([2, 2, 2])))
+    same_pictures(task.render_all(run, z), pictures(task, variables, z, np.array([2, 2, 2])))
     monkeypatch.setattr(gan, "CANDIDATES", 11)
     assert "classes" in task.figures()
     task.figures()["arithmetic"](run)
     expression, candidates, decode, judge, _ = seen["arithmetic.png"]
     assert (expression, judge) == ("0,3 - 8", None)
     np.testing.assert_allclose(candidates, latents(11, 0), atol=1e-6)
-    np.testing.assert_array_equal(decode(z), task.render(run, z))
+    np.testing.assert_array_equal(decode(z), task.render_all(run, z))
 
 
 def test_without_labels_nothing_is_of_a_class(tmp_path):
     task, variables = make(False)
     run = trained(variables, tmp_path)
-    drawn = task.sample(run, 3, 5)
+    drawn = task.sample(run.variables, 3, 5)
     assert drawn.keys() == {"images"}
     same_pictures(drawn["images"], pictures(task, variables, latents(3, 5), None))
     assert task.figures().keys() == {"samples", "interpolation", "losses", "quality"}

@@ -13,6 +13,7 @@ DIFFUSION = "test_diffusion_task::test_loss_is_the_error_of_the_objective_and_so
 OPTIM = "test_optim::test_optimisers_are_those_of_the_papers"
 RATES = "test_optim::test_learning_rates_warm_up_and_decay"
 OWN = "test_optim::test_a_network_may_have_settings_of_its_own"
+EPOCHS = "test_configs::test_epochs_become_steps_once_the_data_are_known"
 FOUND = "test_data::test_environment_then_home"
 
 SHOWN_BY = {
@@ -20,6 +21,14 @@ SHOWN_BY = {
     "seed": "test_step::test_noise_follows_from_seed_step_phase_and_repeat",
     "steps": "test_configs::test_every_config_trains_and_one_of_each_network_does_all_else",
     "batch_size": "test_step::test_batches_are_a_function_of_seed_and_step",
+    "rows": "test_configs::test_every_config_trains_and_one_of_each_network_does_all_else",
+    "epochs.steps": EPOCHS,
+    "epochs.log_every": EPOCHS,
+    "epochs.evaluate_every": EPOCHS,
+    "epochs.checkpoint_every": EPOCHS,
+    "epochs.optim.decay_steps": EPOCHS,
+    "epochs.optim.warmup_steps": EPOCHS,
+    "epochs.vae.warmup_steps": EPOCHS,
     "steps_per_call": "test_step::test_scanned_steps_equal_single_steps_bit_for_bit",
     "log_every": "test_configs::test_every_config_trains_and_one_of_each_network_does_all_else",
     "evaluate_every": "test_configs::test_every_config_trains_and_one_of_each_network_does_all_else",
@@ -58,6 +67,7 @@ SHOWN_BY = {
     "optim.decay": RATES,
     "optim.decay_steps": RATES,
     "optim.clip_norm": "test_optim::test_gradients_are_clipped_to_a_norm_over_all_parameters",
+    "optim.lazy_correction": "test_optim::test_rate_and_betas_allow_for_lazy_phases",
     "optim.ema_decay": "test_step::test_a_step_is_gradient_descent_with_an_average_that_warms_up",
     "optim.generator.learning_rate": OWN,
     "optim.discriminator.learning_rate": OWN,

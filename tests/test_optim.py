@@ -6,8 +6,10 @@ import optax
 import pytest
 
 from gm_jax.defaults import base_config, gan_config
+from gm_jax.defaults.table import check_config, ranges
 from gm_jax.errors import UserError
 from gm_jax.optim import ema_decays, learning_rate, make_optimizers
+from gm_jax.stages import Phase
 
 RNG = np.random.default_rng(0)
 PARAMS = {"kernel": RNG.normal(size=(2, 3)).astype(np.float32), "bias": RNG.normal(size=3).astype(np.float32)}
@@ -26,17 +28,19 @@ def settings(**changes):
     return config
 
 
-def ours(grads=GRADS, config=None, network="net", updates_per_step=1.0, **changes):
-    """Return PARAMS after an update with each of the gradients."""
-    transformation = make_optimizers(config or settings(**changes), {network: updates_per_step})[network]
+def ours(grads=GRADS, config=None, network="net", phases=(), updates_per_step=1, **changes):
+    """Return PARAMS after an update with each of the gradients, so many in a step."""
+    config = config or settings(**changes)
+    check_config(config, ranges(config.task))
+    transformation = make_optimizers(config, [network], phases)[network]
     params, state = PARAMS, transformation.init(PARAMS)
-    for grad in grads:
-        updates, state = transformation.update(grad, state, params)
+    for number, grad in enumerate(grads):
+        updates, state = transformation.update(grad, state, params, step=number // updates_per_step)
         params = optax.apply_updates(params, updates)
     return params
 
 
-def adam(grads, beta1, beta2, epsilon, decay=0.0):
+def adam(grads, beta1, beta2, epsilon, decay=0.0, rate=RATE):
     """Kingma & Ba 2015, algorithm 1; decoupled decay of kernels as in Loshchilov & Hutter 2019, algorithm 2."""
     params = dict(PARAMS)
     for name in params:
@@ -45,7 +49,7 @@ def adam(grads, beta1, beta2, epsilon, decay=0.0):
             m = beta1 * m + (1 - beta1) * grad[name]
             v = beta2 * v + (1 - beta2) * grad[name] ** 2
             step = (m / (1 - beta1**t)) / (np.sqrt(v / (1 - beta2**t)) + epsilon)
-            params[name] = params[name] - RATE * (step + (decay if name == "kernel" else 0.0) * params[name])
+            params[name] = params[name] - rate * (step + (decay if name == "kernel" else 0.0) * params[name])
     return params
 
 
@@ -134,20 +138,40 @@ def test_a_network_may_have_settings_of_its_own():
 )
 def test_learning_rates_warm_up_and_decay(changes, rates):
     """Warm-up is linear from peak / warmup_steps; the decay ends at decay_steps, counted from step 0."""
-    schedule, often = (learning_rate(settings(**changes).optim, n) for n in (1.0, 3.0))
+    schedule = learning_rate(settings(**changes).optim)
     for step, share in rates.items():
         np.testing.assert_allclose(schedule(step), RATE * share, atol=1e-7)
-        np.testing.assert_allclose(often(3 * step), RATE * share, atol=1e-7)
 
 
-def test_the_learning_rate_reaches_the_optimiser():
-    """With two updates a step the decay of four steps has eight updates."""
-    found = ours(name="sgd", beta1=0.0, decay="linear", decay_steps=4, updates_per_step=2.0)
-    weighted = [
-        jax.tree.map(lambda g, w=w: w * g, grad) for w, grad in zip((1, 7 / 8, 6 / 8, 5 / 8), GRADS, strict=True)
-    ]
-    expected = sgd(weighted, 0.0)
-    assert_close(found, expected)
+@pytest.mark.parametrize(("updates_per_step", "shares"), [(1, (1, 3 / 4, 2 / 4, 1 / 4)), (2, (1, 1, 3 / 4, 3 / 4))])
+def test_the_learning_rate_reaches_the_optimiser(updates_per_step, shares):
+    """It decays within four steps, however many updates there are in each; all of a step have one rate."""
+    found = ours(name="sgd", beta1=0.0, decay="linear", decay_steps=4, updates_per_step=updates_per_step)
+    weighted = [jax.tree.map(lambda g, w=w: w * g, grad) for w, grad in zip(shares, GRADS, strict=True)]
+    assert_close(found, sgd(weighted, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("often", "lazy", "share"),
+    [
+        ({}, {"every": 4}, 4 / 5),  # k / (k + 1)
+        ({"repeats": 2}, {"every": 4}, 8 / 9),  # eight regular updates in four steps, and one lazy one
+        ({}, {"every": 4, "nets": ("other",)}, 1.0),
+        ({}, {"every": 1}, 1.0),
+        ({"every": 4}, {"every": 2}, 1.0),  # no regular updates to be corrected
+    ],
+)
+def test_rate_and_betas_allow_for_lazy_phases(often, lazy, share):
+    """Karras et al. 2020, appendix B: rate' = c rate, beta' = beta^c, so that k + 1 updates do what k did."""
+
+    def phase(name, **settings):
+        return Phase(**{"name": name, "nets": ("other", "net"), "loss": None, **settings})
+
+    phases = [phase("often", **often), phase("lazy", **lazy)]
+    changes = dict(name="adam", beta1=0.5, beta2=0.9)
+    found = ours(phases=phases, lazy_correction=True, **changes)
+    assert_close(found, adam(GRADS, 0.5**share, 0.9**share, 1e-8, rate=share * RATE))
+    assert_close(ours(phases=phases, **changes), adam(GRADS, 0.5, 0.9, 1e-8))
 
 
 @pytest.mark.parametrize(
@@ -167,6 +191,13 @@ def test_settings_that_cannot_be_are_told(changes, message):
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0])
 def test_a_decay_of_the_average_is_below_one(decay):
-    assert ema_decays(settings(ema_decay=0.0), ["net"]) == {"net": 0.0}
-    with pytest.raises(UserError, match=rf"ema_decay={decay} of optim or optim.net is not in \[0, 1\)"):
-        ema_decays(settings(ema_decay=decay), ["net"])
+    """That of all networks, and that of one."""
+    config = gan_config()
+    config.optim.ema_decay = config.optim.generator.ema_decay = 0.0
+    check_config(config, ranges("gan"))
+    assert ema_decays(config, ["generator"]) == {"generator": 0.0}
+    for group, name in ((config.optim, "optim"), (config.optim.generator, "optim.generator")):
+        group.ema_decay = decay
+        with pytest.raises(UserError, match=rf"^{name}.ema_decay={decay} is not in \[0, 1\)"):
+            check_config(config, ranges("gan"))
+        group.ema_decay = None

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pytest
 
 from gm_jax.workdir import read_metrics
-from tests.tiny import EVERY_GAN_OPTION, flags, gm_jax, train_tiny
+from tests.tiny import CONFIGS, EVERY_GAN_OPTION, ROOT, flags, gm_jax, train_tiny
 
 
 class Chain(NamedTuple):
@@ -33,6 +33,13 @@ CHAINS = {
         [("SIGTERM", "call", 6), ("SIGKILL", "save", 12)],
         {8, 12},
     ),
+    # Two sources, a joint gradient, a memory, and a border between two stages at step 6, where an optimiser starts
+    # anew: stopped there, killed soon after, stopped in the first call behind it, killed at the end.
+    "toy_translation": Chain(
+        {},
+        [("SIGTERM", "call", 4), ("SIGKILL", "step", 8), ("SIGTERM", "call", 6), ("SIGKILL", "save", 12)],
+        {8, 12},
+    ),
     # Augmentation, dropout.
     "fnn_cifar10:modern": Chain(
         dict(steps=10, log_every=5, checkpoint_every=3, evaluate_every=10),
@@ -48,32 +55,40 @@ def sealed(workdir, step):
     return json.loads((workdir / "checkpoints" / str(step) / "meta" / "metadata").read_text())["content"]
 
 
+def arguments(experiment, workdir, changes):
+    """The command line of a shrunk config, or of the toy."""
+    if experiment in CONFIGS or ":" in experiment:
+        return flags(experiment, workdir, **changes)
+    return [f"--config={ROOT}/tests/{experiment}.py", f"--workdir={workdir}"]
+
+
 @pytest.mark.parametrize("experiment", CHAINS)
 def test_killed_run_ends_with_the_same_bits(experiment, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     changes, kills, continued = CHAINS[experiment]
-    result = gm_jax(*flags(experiment, whole, **changes), devices=2)
+    result = gm_jax(*arguments(experiment, whole, changes), devices=2)
     assert result.returncode == 0, result.stderr
+    config = json.loads((whole / "config.json").read_text())
 
     for signal, moment, step in kills:
         script = f"-m tests.interrupted {signal} {moment} {step}"
-        result = gm_jax(*flags(experiment, killed, **changes), script=script, devices=2)
+        result = gm_jax(*arguments(experiment, killed, changes), script=script, devices=2)
         assert result.returncode == STATUS[signal], f"{signal} at {moment} {step}: {result.returncode}\n{result.stderr}"
         if signal == "SIGTERM":
             assert "python -m gm_jax.main --config=" in result.stdout
-            assert (killed / "checkpoints" / str(step + changes.get("steps_per_call", 1))).is_dir()
-    result = gm_jax(*flags(experiment, killed, **changes), devices=2)
+            assert (killed / "checkpoints" / str(step + config["steps_per_call"])).is_dir()
+    result = gm_jax(*arguments(experiment, killed, changes), devices=2)
     assert result.returncode == 0, result.stderr
     assert json.loads((killed / "run.json").read_text())["starts"][-1]["from_step"] in continued
 
-    assert sealed(whole, changes["steps"]) == sealed(killed, changes["steps"])
+    assert sealed(whole, config["steps"]) == sealed(killed, config["steps"])
     assert (whole / "metrics.jsonl").read_bytes() == (killed / "metrics.jsonl").read_bytes()
     lines = [(line["step"], line["split"]) for line in read_metrics(whole / "metrics.jsonl")]
-    every = {"train": changes["log_every"], "validation": changes["evaluate_every"]}
-    steps = range(1, changes["steps"] + 1)
+    every = {"train": config["log_every"], "validation": config["evaluate_every"]}
+    steps = range(1, config["steps"] + 1)
     assert lines == [(step, split) for step in steps for split in every if step % every[split] == 0]
     figures = [{path.name: path.read_bytes() for path in (run / "figures").iterdir()} for run in (whole, killed)]
-    assert figures[0].keys() == figures[1].keys() and len(figures[0]) > 3
+    assert figures[0].keys() == figures[1].keys() and figures[0]
     assert [name for name in figures[0] if figures[0][name] != figures[1][name]] == []
 
 

@@ -17,6 +17,7 @@ from gm_jax.figures.sweep import save_rows
 from gm_jax.processes import run_jobs, share_cores
 from gm_jax.workdir import Workdir
 from tests.tiny import CONFIGS, flags, gm_jax, train_tiny
+from tests.toys import CAPTION
 
 NAIVE_BAYES = f"--config={CONFIGS['naive_bayes_mnist']}"
 
@@ -76,28 +77,38 @@ def test_values_that_cannot_be_swept(sweeps, message, command_line, tmp_path):
         sweep.make_members(sweep.parse_sweeps(sweeps), tmp_path)
 
 
-def test_a_mistake_is_told_in_one_line_before_anything_starts(tmp_path):
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ("model.smothing=1,2", "the config has no key 'model.smothing' (did you mean 'model.smoothing'?)"),
+        ("model.smoothing=0.5,0.0", "model.smoothing=0.0 must be above 0"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line_before_anything_starts(values, message, tmp_path):
     family = tmp_path / "family"
-    result = gm_jax(NAIVE_BAYES, "--sweep", "model.smothing=1,2", f"--workdir={family}", script="-m gm_jax.sweep")
+    digits = "--config.dataset.name=digits"
+    result = gm_jax(NAIVE_BAYES, digits, "--sweep", values, f"--workdir={family}", script="-m gm_jax.sweep")
     assert result.returncode == 2, result.stderr
     lines = [line for line in result.stderr.splitlines() if line.startswith("gm_jax: ")]
-    assert lines == ["gm_jax: the config has no key 'model.smothing' (did you mean 'model.smoothing'?)"], result.stderr
+    assert lines == [f"gm_jax: {message}"], result.stderr
     assert "Traceback" not in result.stderr and not family.exists()
 
 
 def test_finished_half_done_and_failing_members_then_the_family(tmp_path):
-    """One member is finished, one stopped half-way, one fails; without the latter only the drawing is left to do."""
+    """One member is finished, one stopped half-way, one began with other data and fails; without it they are drawn."""
     half = tmp_path / "model.smoothing=0.5"
     train_tiny(half, "naive_bayes_mnist", steps=2, model__smoothing=0.5)
     evaluate.evaluate(train_tiny(tmp_path / "model.smoothing=2.0", "naive_bayes_mnist", model__smoothing=2.0), "newest")
+    failing = Workdir(tmp_path / "model.smoothing=1.0")
+    failing.create()
+    failing.update_run(dataset={"name": "others", "origin": "o", "location": "l", "fingerprint": "f"})
     command = [flag for flag in flags("naive_bayes_mnist", tmp_path) if "smoothing" not in flag]
-    result = gm_jax(*command, "--sweep=model.smoothing=0.5,0.0,2.0", "--jobs=2", script="-m gm_jax.sweep", devices=2)
+    result = gm_jax(*command, "--sweep=model.smoothing=0.5,1.0,2.0", "--jobs=2", script="-m gm_jax.sweep", devices=2)
     assert result.returncode == 1, result.stderr
     assert "1 finished; running 2" in result.stdout
-    assert "gm_jax: model.smoothing=0.0 failed with exit status 2, saying: gm_jax: model.smoothing=0.0 must be " in (
-        result.stderr
-    )
-    assert "not yet: model.smoothing=0.0" in result.stdout and not (tmp_path / "figures").exists()
+    failure = f"gm_jax: model.smoothing=1.0 failed with exit status 2, saying: gm_jax: {failing.path} was trained on "
+    assert failure in result.stderr
+    assert "not yet: model.smoothing=1.0" in result.stdout and not (tmp_path / "figures").exists()
     assert "from step 2" in (half / "log.txt").read_text()
     evaluations = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/evaluation.json")}
     assert {path.parent.name for path in evaluations} == {"model.smoothing=0.5", "model.smoothing=2.0"}
@@ -142,7 +153,7 @@ def test_a_signal_stops_the_members_which_save(tmp_path):
 
 def test_rows_stand_below_each_other_with_their_labels(tmp_path):
     images = np.stack([np.full((4, 4, 1), level, np.uint8) for level in (0, 255)])
-    save_rows(tmp_path / "rows.png", [("", images), ("latent_dim=2", images[::-1])], "caption")
+    save_rows(tmp_path / "rows.png", [("", images), ("latent_dim=2", images[::-1])], CAPTION)
     picture = np.asarray(Image.open(tmp_path / "rows.png"))
     left = picture.shape[1] - 2 * 4 * 8 - 3 * 2 * 8  # two images of 4 pixels and three margins, enlarged eightfold
     centres = picture[[32, 96]][:, [left + 32, left + 80], 0]

@@ -17,11 +17,13 @@ from gm_jax.figures.interpolation import lerp, slerp
 from gm_jax.figures.latent_map import gaussian_plane
 from gm_jax.losses import elbo
 from gm_jax.metrics.latents import active_units, principal_plane
+from gm_jax.metrics.moments import Moments
 from gm_jax.models.vae import make_vae
-from gm_jax.state import create
+from gm_jax.state import Variables, create
 from gm_jax.step import make_train_call, make_train_step
 from gm_jax.tasks import DataSpec, make_task, vae
-from gm_jax.tasks.task import Variables, take
+from gm_jax.tasks import task as base
+from gm_jax.tasks.task import take
 from gm_jax.tasks.vae import VAE
 from tests.test_step import map_over
 from tests.tiny import load, shrunk
@@ -29,6 +31,7 @@ from tests.toys import (
     NAMES,
     PIXELS,
     SHAPE,
+    at_step,
     batch_of,
     check_phases,
     close,
@@ -157,15 +160,15 @@ class ToyVAE(nn.Module):
         return (z @ self.weights["out"]).reshape(*z.shape[:-1], *SHAPE)
 
 
-def make(latent_dim=3, updates=0.0, **changes):
-    """A task with a toy network, and variables after so many updates."""
+def make(latent_dim=3, **changes):
+    """A task with a toy network, and its variables."""
     task = toy_task("vae_cats", model__latent_dim=latent_dim, **changes)
     task.network = ToyVAE(latent_dim, task.network.learned_scale)
     params = {"mean": weights(PIXELS, latent_dim) / 2, "spread": weights(PIXELS, latent_dim, seed=1) / 2}
     params["out"] = weights(latent_dim, PIXELS)
     if task.network.learned_scale:
         params["log_scale"] = np.float32(-1.2)
-    return task, Variables({"vae": params}, {"vae": {"progress": {"updates": np.float32(updates)}}})
+    return task, Variables({"vae": params}, {"vae": {}}, {})
 
 
 def sigmoid(x):
@@ -192,17 +195,17 @@ def bound(task, params, x, noise):
 
 
 def draws(samples, latent_dim=3):
-    """What pixels and posterior samples are drawn from: a key of each, and in them one of each example."""
+    """What pixels and posterior samples are drawn from: each example's key, with 0 and 1 folded in."""
 
     def draw(batch, key):
-        pixel_keys, noise_keys = (random.example_keys(k, batch["position"]) for k in jax.random.split(key))
+        pixel_keys, noise_keys = (random.fold_in(random.example_keys(key, batch["position"]), i) for i in range(2))
         return random.uniform(pixel_keys, SHAPE).reshape(-1, PIXELS), random.normal(noise_keys, (samples, latent_dim))
 
     return draw
 
 
 @pytest.mark.parametrize(
-    ("beta", "updates", "changes"),
+    ("beta", "step", "changes"),
     [
         (1.0, 0, {"vae__binarise": "dynamic"}),
         (1.5, 1, {"vae__beta": 3.0, "vae__warmup_steps": 4, "vae__free_bits": 0.4}),
@@ -211,9 +214,9 @@ def draws(samples, latent_dim=3):
         (2.0, 0, {"vae__binarise": "threshold", "vae__train_samples": 5, "vae__beta": 2.0}),
     ],
 )
-def test_loss_is_minus_the_bound_with_its_weights(beta, updates, changes):
-    """beta is that of this update; the metrics are of the plain bound, whatever is maximised."""
-    task, variables = make(updates=updates, **changes)
+def test_loss_is_minus_the_bound_with_its_weights(beta, step, changes):
+    """beta is that of this step; the metrics are of the plain bound, whatever is maximised."""
+    task, variables = make(**changes)
     batch, settings = batch_of(8), task.settings
 
     def loss(params, noise):
@@ -227,9 +230,9 @@ def test_loss_is_minus_the_bound_with_its_weights(beta, updates, changes):
         else:
             weights = scipy.special.logsumexp(reconstruction + beta * ratio, axis=1) - np.log(settings.train_samples)
             metrics["loss"] = -weights.mean()
-        return metrics["loss"], metrics, {"vae": {"progress": {"updates": updates + 1}}}
+        return metrics["loss"], metrics, {}
 
-    check_phases(task.phases(), variables, batch, KEY, draws(settings.train_samples), loss)
+    check_phases(task.phases(), variables, batch, at_step(KEY, step), draws(settings.train_samples), loss)
     if settings.free_bits:
         free = bound(task, variables.params["vae"], unit(batch), 0.0)[2].mean(0) < settings.free_bits
         assert free.any() and not free.all()
@@ -241,10 +244,10 @@ def test_validation_is_the_bound_of_one_sample_and_evaluation_streams_those_of_m
     batch = batch_of(6)
 
     def measure(variables, batch, key):
-        keys = random.example_keys(jax.random.split(key)[1], batch["position"])
-        chunks = [random.normal(random.fold_in(keys, chunk), (10, 3)) for chunk in range(3)]
-        evaluated = task.evaluate(variables, batch, key)
-        return task.validate(variables, batch, key), evaluated, draws(1)(batch, key), jnp.concatenate(chunks, axis=1)
+        keys = random.example_keys(key, batch["position"])
+        chunks = [random.normal(random.fold_in(keys, 1 + chunk), (10, 3)) for chunk in range(3)]
+        evaluated = task.evaluate(variables, batch, keys)
+        return task.validate(variables, batch, keys), evaluated, draws(1)(batch, key), jnp.concatenate(chunks, axis=1)
 
     validated, evaluated, (u, noise), all_noise = run(measure, variables, batch, KEY)
     params = variables.params["vae"]
@@ -264,7 +267,8 @@ def test_validation_is_the_bound_of_one_sample_and_evaluation_streams_those_of_m
         "posterior_variance": np.exp(x @ params["spread"] - 1),
     }
     compare(evaluated, expected)
-    assert task.derive({"posterior_mean": np.array([[0.0, 1.0, 0.01], [0.5, 1.0, 0.0]])}) == {"active_units": 1}
+    moments = {"posterior_mean": Moments.of(np.array([[0.0, 1.0, 0.01], [0.5, 1.0, 0.0]]))}
+    assert task.derive(moments) == {"active_units": 1}
 
 
 @pytest.mark.parametrize(("samples", "size"), [(1, 1), (7, 7), (22, 2), (500, 10), (13, 1)])
@@ -274,22 +278,32 @@ def test_importance_samples_are_decoded_in_equal_chunks_of_ten_at_most(samples, 
     task.weigh = lambda params, x, posterior, noise: (
         seen.append(noise.shape) or VAE.weigh(task, params, x, posterior, noise)
     )
-    jax.eval_shape(task.evaluate, variables, batch_of(2), jax.random.key(0))
+    jax.eval_shape(task.evaluate, variables, batch_of(2), jax.random.split(KEY, 2))
     assert set(seen) == {(2, size, 3)}
+
+
+def train_two_steps(task, variables, devices):
+    """The state after two steps of training, and the metrics of both."""
+    optimizers, decays = {"vae": optax.sgd(1e-2)}, {"vae": None}
+    start = {"vae": {**task.init(KEY)["vae"], "params": variables.params["vae"]}}
+    call = make_train_call(make_train_step(task.phases(), optimizers, decays, seed=3))
+    index = np.arange(16, dtype=np.int32).reshape(2, 1, 8)
+    return map_over(devices, call)(create(start, optimizers, decays), batch_of(16), index)
+
+
+def test_beta_rises_with_the_steps_of_training():
+    state, metrics = train_two_steps(*make(vae__beta=3.0, vae__warmup_steps=4), devices=1)
+    np.testing.assert_allclose((metrics["loss"] + metrics["reconstruction"]) / metrics["kl"], [0.75, 1.5], rtol=1e-4)
+    assert state.model_state["vae"] == {}  # no counter but the step
 
 
 def test_two_devices_give_the_update_of_one():
     """Free bits are not linear in the batch."""
     task, variables = make(vae__free_bits=0.4)
-    optimizers, decays = {"vae": optax.sgd(1e-2)}, {"vae": None}
-    start = {"vae": {**task.init(KEY)["vae"], "params": variables.params["vae"]}}
-    call = make_train_call(make_train_step(task.phases(), optimizers, decays, seed=3))
-    index = np.arange(16, dtype=np.int32).reshape(2, 1, 8)
-    state, data = create(start, optimizers, decays), batch_of(16)
-    (one, metrics_one), (two, metrics_two) = (map_over(n, call)(state, data, index) for n in (1, 2))
+    (one, metrics_one), (two, metrics_two) = (train_two_steps(task, variables, n) for n in (1, 2))
     np.testing.assert_allclose(metrics_one["loss"], metrics_two["loss"], rtol=1e-5)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), one.params, two.params)
-    assert one.model_state["vae"]["progress"]["updates"] == 2
+    assert one.step == two.step == 2
 
 
 def pictures(params, z):
@@ -301,10 +315,9 @@ def test_samples_and_figures_are_images_of_their_latents(tmp_path, monkeypatch):
     params, data = variables.params["vae"], batch_of(20)
     state = trained(variables, tmp_path, data)
     prior = np.asarray(random.normal(random.example_keys(jax.random.key(5), jnp.arange(6)), (2,)))
-    same_pictures(task.sample(state, 6, 5)["images"], pictures(params, prior))
+    same_pictures(task.sample(state.variables, 6, 5)["images"], pictures(params, prior))
 
-    position = jnp.arange(20)
-    u = random.uniform(random.example_keys(jax.random.split(jax.random.key(0))[0], position), SHAPE).reshape(-1, PIXELS)
+    u = np.asarray(draws(1)({"position": jnp.arange(20)}, jax.random.key(0))[0])
 
     def seen_by(n):
         """The n examples that are chosen, as pictures, and their posterior means; noise is of their new places."""
@@ -312,16 +325,16 @@ def test_samples_and_figures_are_images_of_their_latents(tmp_path, monkeypatch):
         return x @ params["mean"], 255 * x.reshape(-1, *SHAPE)
 
     rows, (mean, images) = task.rows(state, 3), seen_by(3)
-    np.testing.assert_array_equal(rows["samples"].images, task.sample(state, 3, 0)["images"])
+    np.testing.assert_array_equal(rows["samples"].images, task.sample(state.variables, 3, 0)["images"])
     same_pictures(rows["reconstructions"].images, pictures(params, mean))
     same_pictures(rows["reconstructions"].reference, images)
 
     writers = ("save_curves", "save_table", "save_grid", "save_versions", "save_interpolation", "save_latent_map")
-    seen = record(monkeypatch, vae, *writers)
+    samples, seen = record(monkeypatch, base, "save_grid"), record(monkeypatch, vae, *writers)
     for figure in task.figures().values():
         figure(state)
     assert seen["curves.png"][:2] == seen["curves.md"] == (state.workdir.metrics, ["elbo", "reconstruction", "kl"])
-    np.testing.assert_array_equal(seen["samples.png"][0], task.sample(state, 4, 0)["images"])
+    np.testing.assert_array_equal(samples["samples.png"][0], task.sample(state.variables, 4, 0)["images"])
     (clean, made), columns, _ = seen["reconstructions.png"]
     mean, images = seen_by(20)
     same_pictures(clean, images)
@@ -329,7 +342,7 @@ def test_samples_and_figures_are_images_of_their_latents(tmp_path, monkeypatch):
     latents, labels, names, _ = seen["latents.png"]
     close(latents, seen_by(5)[0])
     assert names == NAMES and list(labels) == list(take(data, 5)["label"])
-    assert (seen["samples.png"][1], columns, seen["manifold.png"][1]) == (8, 10, 20)
+    assert (samples["samples.png"][1], columns, seen["manifold.png"][1]) == (8, 10, 20)
     same_pictures(seen["manifold.png"][0], pictures(params, gaussian_plane(20)))
     paths, decode, _, ends = seen["interpolation.png"]
     drawn, (mean, images) = np.random.default_rng(0).normal(size=(2, 2, 2)), seen_by(16)
@@ -363,7 +376,7 @@ def test_gaussian_plane_holds_equal_probabilities():
 
 def test_active_units_and_principal_plane():
     latents = RNG.normal(size=(500, 5)) * np.array([1.0, 0.05, 3.0, 0.2, 0.0])
-    assert active_units(latents) == 3
+    assert active_units(Moments.of(latents)) == 3
     plane, share = principal_plane(latents)
     variances = np.linalg.eigvalsh(np.cov(latents.T))[::-1]
     np.testing.assert_allclose(np.var(plane, axis=0, ddof=1), variances[:2])
@@ -383,8 +396,8 @@ def test_active_units_and_principal_plane():
         ({"vae__likelihood": "bernouli"}, r"vae.likelihood='bernouli' is not one of .* \(did you mean 'bernoulli'\?\)"),
         ({"vae__binarise": "always"}, r"vae.binarise='always' is not one of none, dynamic, threshold"),
         ({"vae__likelihood": "gaussian", "vae__binarise": "dynamic"}, r"set vae.likelihood=bernoulli"),
-        ({"vae__scale": 0.1}, r"vae.scale=0.1 is a standard deviation above 0, of vae.likelihood=gaussian alone"),
-        ({"vae__likelihood": "gaussian", "vae__scale": 0.0}, r"vae.scale=0.0 is a standard deviation above 0"),
+        ({"vae__scale": 0.1}, r"vae.scale=0.1 is the standard deviation of vae.likelihood=gaussian alone"),
+        ({"vae__likelihood": "gaussian", "vae__scale": 0.0}, r"vae.scale=0.0 must be above 0"),
         ({"vae__warmup_steps": -1}, r"vae.warmup_steps=-1 must not be negative"),
         ({"vae__free_bits": -0.1}, r"vae.free_bits=-0.1 must not be negative"),
         ({"vae__train_samples": 0}, r"vae.train_samples=0 must be at least 1"),

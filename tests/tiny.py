@@ -131,6 +131,7 @@ def shrunk(experiment: str, if_embedded: dict | None = None, **changes) -> Confi
     """Load "config" or "config:variant" and shrink it; `changes` have dots written as double underscores."""
     config = load(experiment)
     config.if_embedded = ConfigDict(if_embedded or {})
+    config.epochs = ConfigDict()
     config.update_from_flattened_dict(shrinking(config, changes))
     return config
 

@@ -12,9 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from gm_jax.step import AXIS, Phase
+from gm_jax.figures.caption import Caption
+from gm_jax.stages import Context, Phase
+from gm_jax.state import Variables
+from gm_jax.step import AXIS
 from gm_jax.tasks import DataSpec, Task, make_task
-from gm_jax.tasks.task import Trained, Variables
+from gm_jax.tasks.task import Trained, take
 from gm_jax.workdir import Workdir
 from tests.tiny import shrunk
 
@@ -55,30 +58,41 @@ def run(function: Callable, *arguments: Tree) -> Tree:
 
 
 def check_phases(
-    phases: Sequence[Phase], variables: Variables, batch: dict, key: jax.Array, draw: Callable, *expected: Callable
+    phases: Sequence[Phase],
+    variables: Variables,
+    batch: dict,
+    context: Context,
+    draw: Callable,
+    *expected: Callable,
 ) -> Tree:
     """Compare each phase's loss, metrics, new state and gradient with what is expected.
 
-    `draw` is (batch, key) -> the raw noise; `expected` are (params, noise) -> (loss, metrics, model_state). A gradient
-    is compared along a random direction in its network's parameters, with central differences of the expected loss.
+    `draw` is (batch, key) -> the raw noise; `expected` are (params, noise) -> (loss, metrics, model_state), the last
+    with the networks that the phase changes. A gradient is compared along a random direction in its network's
+    parameters, with central differences of the expected loss.
 
     Returns:
         The noise.
     """
     params = variables.params
 
-    def derive(params, model_state, batch, key):
+    def derive(variables, batch, context):
         def gradient(phase):
+            (net,) = phase.nets
+
             def loss(own):
-                return phase.loss({**params, phase.net: own}, model_state, batch, key)
+                return phase.loss(variables._replace(params={**variables.params, net: own}), batch, context)
 
-            return jax.value_and_grad(loss, has_aux=True)(params[phase.net])
+            return jax.value_and_grad(loss, has_aux=True)(variables.params[net])
 
-        return [gradient(phase) for phase in phases], draw(batch, key)  # one program: XLA draws the noise once for all
+        # One program: XLA draws the noise once for all.
+        return [gradient(phase) for phase in phases], draw(batch, context.key)
 
-    found, noise = run(derive, *variables, batch, key)
-    for phase, ((loss, (metrics, model_state)), slope), expect in zip(phases, found, expected, strict=True):
-        check(phase.net, (loss, metrics, model_state), slope, params, lambda own, expect=expect: expect(own, noise))
+    found, noise = run(derive, variables, batch, context)
+    for phase, ((loss, result), slope), expect in zip(phases, found, expected, strict=True):
+        values = (loss, result.metrics, result.model_state or {})
+        assert result.memory is None
+        check(phase.nets[0], values, slope, params, lambda own, expect=expect: expect(own, noise))
     return noise
 
 
@@ -104,11 +118,19 @@ def same_pictures(actual: np.ndarray, expected: np.ndarray) -> None:
     assert np.mean(actual != expected) < 0.02
 
 
-def trained(variables: Variables, path: Path, data: dict | None = None, chunk: int = 4) -> Trained:
-    """What samplers and figures take; every split of the data is the same."""
+CAPTION = Caption("toy", "toys", 1)
+
+
+def trained(variables: Variables, path: Path, data: dict | None = None) -> Trained:
+    """What figures take."""
     variables = jax.tree.map(np.asarray, variables)
-    workdir = Workdir(path)
-    return Trained(variables, 1, workdir, DataSpec(SHAPE, NAMES), lambda split: data, "caption", chunk, lambda: None)
+    workdir, spec = Workdir(path), DataSpec(SHAPE, NAMES)
+    return Trained(variables, workdir, spec, lambda n: take(data, n), CAPTION, lambda: None)
+
+
+def at_step(key: jax.Array, step: int = 0) -> Context:
+    """The context of a loss."""
+    return Context(key, np.int32(step))
 
 
 def record(monkeypatch, module, *names: str) -> dict[str, tuple]:

@@ -1,23 +1,39 @@
 """Batches as a pure function of (seed, step), read through Grain.
 
-The examples form one endless stream: epoch after epoch, each in the order of its own permutation. Batch number s holds
-the examples [s * batch_size, (s + 1) * batch_size) of that stream, so batches cross epoch borders, nothing is dropped,
-and a resumed run needs no position but its step.
+The examples of a source form one endless stream: epoch after epoch, each in the order of its own permutation. A step
+takes the next ones of every source, as many as its stage says, so batches cross epoch borders, nothing is dropped, and
+a resumed run needs no position but its step.
 """
 
 import functools
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from gm_jax.stages import Stage, examples_before, stable_hash, stage_at
 
 RESIDENT_BYTES = 2**30  # a split up to this size is copied to the devices once
 
 
-@functools.lru_cache(maxsize=4)
-def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
-    """Return the permutation of `size` examples for one epoch, int32 [size]."""
-    return np.random.default_rng([seed, epoch]).permutation(size).astype(np.int32)
+class Stream(NamedTuple):
+    """The training examples of one source of data.
+
+    Attributes:
+        data: arrays [N, ...] by name, as `arrays` returns them.
+        examples: int32 [n], the numbers of those that it takes, each once an epoch.
+        resident: they lie on the devices already, so that batches hold their numbers alone.
+    """
+
+    data: Mapping[str, np.ndarray]
+    examples: np.ndarray
+    resident: bool
+
+
+@functools.lru_cache(maxsize=8)
+def epoch_order(size: int, seed: int, source: str, epoch: int) -> np.ndarray:
+    """Return the permutation of a source's `size` examples for one epoch, int32 [size]."""
+    return np.random.default_rng([seed, stable_hash(source), epoch]).permutation(size).astype(np.int32)
 
 
 def choose(size: int, n: int | None) -> np.ndarray:
@@ -36,13 +52,12 @@ def hold_out(size: int, n: int) -> tuple[np.ndarray, np.ndarray]:
     return np.delete(np.arange(size, dtype=np.int32), held_out), held_out
 
 
-def batch_indices(size: int, batch_size: int, seed: int, number: int) -> np.ndarray:
-    """Return the examples of one batch, int32 [batch_size], out of a data set of `size`."""
-    first, last = number * batch_size, (number + 1) * batch_size
+def next_examples(size: int, seed: int, source: str, first: int, n: int) -> np.ndarray:
+    """Return the examples first ... first + n - 1 of the endless stream out of `size` examples, int32 [n]."""
     parts = []
-    for epoch in range(first // size, (last - 1) // size + 1):
+    for epoch in range(first // size, (first + n - 1) // size + 1):
         begin = epoch * size
-        parts.append(epoch_order(size, seed, epoch)[max(first - begin, 0) : last - begin])
+        parts.append(epoch_order(size, seed, source, epoch)[max(first - begin, 0) : first + n - begin])
     return np.concatenate(parts)
 
 
@@ -58,37 +73,36 @@ def fits_on_device(data: dict[str, np.ndarray]) -> bool:
 
 
 def batches(
-    data: dict[str, np.ndarray],
-    examples: np.ndarray,
+    sources: Mapping[str, Stream],
+    stages: Sequence[Stage],
     *,
-    batch_size: int,
     seed: int,
     calls: range,
     steps_per_call: int,
-    batches_per_step: int,
-    resident: bool,
     process: tuple[int, int] = (0, 1),
-    transfer: Callable[[dict[str, np.ndarray]], Any] = lambda batch: batch,
+    transfer: Callable[[dict[str, dict[str, np.ndarray]]], Any] = lambda batch: batch,
 ) -> Iterator[Any]:
-    """Yield what each of the `calls` of the train function consumes, read ahead by threads.
+    """Yield what each of the `calls` of the train function consumes, by source, read ahead by threads.
 
-    Batches hold those of the data whose numbers are in `examples` int32 [n]. Leaves are [steps_per_call,
-    batches_per_step, batch_size / processes, ...]: "index" always, the examples themselves unless the data are
-    `resident` on the devices. `process` is (index, count); each process reads its own slice of every batch. `transfer`
+    Leaves are [steps_per_call, batches of a step, batch_size / processes, ...]: "index" always, the examples themselves
+    unless they are resident. `process` is (index, count); each process reads its own slice of every batch. `transfer`
     is applied in the reading threads (splitting over devices, copying to them).
     """
     import grain.python as grain  # here, not above: it takes 0.3 s to import, and sampling does not need it
 
-    share = batch_size // process[1]
-    mine = slice(process[0] * share, (process[0] + 1) * share)
-    numbers_per_call = steps_per_call * batches_per_step
-
     def read(call: int) -> Any:
         # All batches of a call at once, as one long batch: small networks take hundreds of them.
-        index = examples[batch_indices(len(examples), batch_size * numbers_per_call, seed, call)]
-        index = index.reshape(steps_per_call, batches_per_step, batch_size)[..., mine]
-        batch = {} if resident else {name: array[index] for name, array in data.items()}
-        return transfer({"index": index, **batch})
+        first, stage = call * steps_per_call, stages[stage_at(stages, call * steps_per_call)]
+        shape, share = (steps_per_call, stage.batches, stage.batch_size), stage.batch_size // process[1]
+        before = examples_before(stages, first)
+        found = {}
+        for name, source in sources.items():
+            numbers = next_examples(len(source.examples), seed, name, before, int(np.prod(shape)))
+            mine = source.examples[numbers].reshape(shape)[..., process[0] * share : (process[0] + 1) * share]
+            own = {} if source.resident else {key: array[mine] for key, array in source.data.items()}
+            found[name] = {"index": mine, **own}
+        return transfer(found)
 
-    source = grain.MapDataset.source(calls).map(read)
-    return iter(source.to_iter_dataset(grain.ReadOptions(num_threads=1 if resident else 4, prefetch_buffer_size=4)))
+    threads = 1 if all(source.resident for source in sources.values()) else 4
+    iterable = grain.MapDataset.source(calls).map(read)
+    return iter(iterable.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4)))

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gm_jax.errors import UserError, nearest
+from gm_jax.figures.caption import Caption
 from gm_jax.figures.grid import save_labelled_grid
 from gm_jax.judge import Judge
 
@@ -75,7 +76,13 @@ def choose(
     Raises:
         UserError: a number of no sample, a word that the judge does not know, or words that hold for no sample.
     """
-    check(terms, descriptions, [word for attribute in attributes for word in attribute])
+    check_terms(terms, len(descriptions), [word for attribute in attributes for word in attribute])
+    for term in terms:
+        if not any(words.issuperset(term.words) for words in descriptions):
+            raise UserError(
+                f"none of {len(descriptions)} samples shows {str(term)!r}: train longer, or ask for something more "
+                "common"
+            )
     if all(term.numbers for term in terms):
         return [tuple(np.array(term.numbers) for term in terms)]
     named = {word for term in terms for word in term.words}
@@ -109,21 +116,18 @@ def choose(
     return [row for row in rows if all(map(len, row))][:ROWS]
 
 
-def check(terms: Sequence[Term], descriptions: Sequence[frozenset[str]], known: Sequence[str]) -> None:
-    """Refuse terms that nothing can be found for.
+def check_terms(terms: Sequence[Term], n: int, known: Sequence[str]) -> None:
+    """Refuse terms that name what there is not, with n samples and a judge that knows these words.
 
     Raises:
-        UserError: as `choose`.
+        UserError: a number of no sample, or a word that the judge does not know.
     """
-    n = len(descriptions)
     for term in terms:
         for word in term.words:
             if word not in known:
                 raise UserError(f"the judge does not know {word!r}{nearest(word, known)}: it knows {', '.join(known)}")
         if max(term.numbers, default=0) >= n:
             raise UserError(f"sampling.arithmetic names sample {max(term.numbers)}, but there are {n}, from 0")
-        if not any(words.issuperset(term.words) for words in descriptions):
-            raise UserError(f"none of {n} samples shows {str(term)!r}: train longer, or ask for something more common")
 
 
 def wanted(terms: Sequence[Term]) -> frozenset[str]:
@@ -162,7 +166,7 @@ def save_arithmetic(
     latents: np.ndarray,
     decode: Callable[[np.ndarray], np.ndarray],
     judge: Judge | None,
-    caption: str,
+    caption: Caption,
 ) -> None:
     """Draw the terms and the answer of an expression, a row for each choice of samples, as a PNG.
 
@@ -180,11 +184,12 @@ def save_arithmetic(
     for row, words in zip(choices, said, strict=True):
         labels += [f"{'-+'[term.sign > 0]} {term} ({len(own)})" for term, own in zip(terms, row, strict=True)]
         labels.append(" ".join(["=", *in_order(words, known)]))
-    caption += f" · {expression}, means of so many samples"
+    caption = caption.plus(f"{expression}, means of so many samples")
     goal = wanted(terms)
     if goal:
         hits = sum(goal <= words for words in said)
-        caption += f" · judged {' '.join(in_order(goal, known))} in {hits} of {len(said)} rows by {judge.name}"
+        words = " ".join(in_order(goal, known))
+        caption = caption.plus(f"judged {words} in {hits} of {len(said)} rows by {judge.name}")
     save_labelled_grid(path, images, labels, columns, caption)
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from gm_jax.figures.caption import Caption
 from gm_jax.figures.curves import save_figure
 
 
-def save_confusion(path: Path, counts: np.ndarray, names: Sequence[str], caption: str) -> None:
+def save_confusion(path: Path, counts: np.ndarray, names: Sequence[str], caption: Caption) -> None:
     """Draw counts [classes, classes], rows the true classes: shade and number in each cell, as a PNG."""
     import matplotlib.figure  # takes 0.3 s to import; training starts without it
 

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
+from gm_jax.figures.caption import Caption
 from gm_jax.figures.grid import save_atomically
 from gm_jax.workdir import read_metrics
 
 
-def save_curves(path: Path, metrics: Path, names: Sequence[str], caption: str) -> None:
+def save_curves(path: Path, metrics: Path, names: Sequence[str], caption: Caption) -> None:
     """Plot each of the named metrics of a metrics.jsonl, one panel a metric and one line a split, as a PNG."""
     import matplotlib.figure  # takes 0.3 s to import; training starts without it
 
@@ -31,7 +32,7 @@ def save_curves(path: Path, metrics: Path, names: Sequence[str], caption: str) -
     save_figure(path, figure, caption)
 
 
-def save_relation(path: Path, metrics: Path, names: tuple[str, str], caption: str) -> None:
+def save_relation(path: Path, metrics: Path, names: tuple[str, str], caption: Caption) -> None:
     """Plot a metric of held-out images (the second name) over one that training last logged then, as a PNG.
 
     The title has Spearman's rank correlation: 1 where they always rise together, -1 where one falls as the other rises.
@@ -78,12 +79,12 @@ def save_table(path: Path, metrics: Path, names: Sequence[str]) -> None:
     path.write_text("\n".join(text) + "\n")
 
 
-def save_figure(path: Path, figure, caption: str) -> None:
+def save_figure(path: Path, figure, caption: Caption) -> None:
     """Save a matplotlib figure as a PNG, with a caption below."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
-    figure.supxlabel(caption, fontsize=9)
+    figure.supxlabel(str(caption), fontsize=9)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    save_atomically(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"), path)
+    save_atomically(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"), path, caption)

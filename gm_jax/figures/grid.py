@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from gm_jax.figures.caption import Caption
+
 MARGIN = 2  # pixels between images, before enlarging
 FRAMES = 60  # of an animation at most
 
@@ -22,7 +24,7 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
     return sheet
 
 
-def save_grid(path: Path, images: np.ndarray, columns: int, caption: str) -> None:
+def save_grid(path: Path, images: np.ndarray, columns: int, caption: Caption) -> None:
     """Write a grid of images uint8 [n, H, W, C] as a PNG, small images enlarged, with a caption below."""
     from PIL import Image  # takes time to import; training starts without it
 
@@ -31,12 +33,12 @@ def save_grid(path: Path, images: np.ndarray, columns: int, caption: str) -> Non
     save_sheet(path, sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST), caption)
 
 
-def save_strips(path: Path, strips: np.ndarray, caption: str) -> None:
+def save_strips(path: Path, strips: np.ndarray, caption: Caption) -> None:
     """Write strips of images uint8 [rows, columns, H, W, C] as one grid."""
     save_grid(path, strips.reshape(-1, *strips.shape[2:]), strips.shape[1], caption)
 
 
-def save_versions(path: Path, versions: Sequence[np.ndarray], columns: int, caption: str) -> None:
+def save_versions(path: Path, versions: Sequence[np.ndarray], columns: int, caption: Caption) -> None:
     """Write versions of the same images, each uint8 [n, H, W, C], one below the other in every row of `columns`.
 
     Images that do not fill a row are left out.
@@ -47,7 +49,7 @@ def save_versions(path: Path, versions: Sequence[np.ndarray], columns: int, capt
     save_strips(path, rows.reshape(-1, *rows.shape[2:]), caption)
 
 
-def save_labelled_grid(path: Path, images: np.ndarray, labels: Sequence[str], columns: int, caption: str) -> None:
+def save_labelled_grid(path: Path, images: np.ndarray, labels: Sequence[str], columns: int, caption: Caption) -> None:
     """Write a grid of images uint8 [n, H, W, C], each with its label below it, as a PNG with a caption."""
     from PIL import Image, ImageDraw, ImageFont
 
@@ -67,20 +69,23 @@ def save_labelled_grid(path: Path, images: np.ndarray, labels: Sequence[str], co
     save_sheet(path, sheet, caption)
 
 
-def save_sheet(path: Path, sheet, caption: str) -> None:
+def save_sheet(path: Path, sheet, caption: Caption) -> None:
     """Save a Pillow image with a caption below it."""
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(14)
-    lines = _wrap(caption, font, max(sheet.width - 12, 200))
+    lines = _wrap(str(caption), font, max(sheet.width - 12, 200))
     page = Image.new("RGB", (max(sheet.width, 212), sheet.height + 18 * len(lines) + 8), "white")
     page.paste(sheet, (0, 0))
     ImageDraw.Draw(page).multiline_text((6, sheet.height + 4), "\n".join(lines), fill="black", font=font, spacing=4)
-    save_atomically(page, path)
+    save_atomically(page, path, caption)
 
 
-def save_animation(path: Path, frames: Sequence[Path]) -> None:
-    """Write pictures that were saved before, at most `FRAMES` of them, as an animated GIF; one or none make no file."""
+def save_animation(path: Path, frames: Sequence[Path], caption: Caption) -> None:
+    """Write pictures that were saved before, at most `FRAMES` of them, as an animated GIF; one or none make no file.
+
+    The caption stands in its comment.
+    """
     from PIL import Image
 
     if len(frames) < 2:
@@ -88,13 +93,24 @@ def save_animation(path: Path, frames: Sequence[Path]) -> None:
     shown = np.unique(np.linspace(0, len(frames) - 1, FRAMES).round().astype(int))
     first, *others = (Image.open(frames[i]).convert("RGB") for i in shown)
     times = [200] * len(others) + [2000]  # milliseconds; the last stays
-    save_atomically(first, path, save_all=True, append_images=others, duration=times, loop=0)
-
-
-def save_atomically(image, path: Path, **settings) -> None:
-    """Save a Pillow image under a temporary name first, so that a viewer never meets half a picture."""
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    image.save(temporary, **settings)
+    comment = str(caption).encode()
+    first.save(temporary, save_all=True, append_images=others, duration=times, loop=0, comment=comment)
+    os.replace(temporary, path)
+
+
+def save_atomically(image, path: Path, caption: Caption) -> None:
+    """Save a Pillow image as a PNG, under a temporary name first, so that a viewer never meets half a picture.
+
+    What drew it stands in its text fields.
+    """
+    from PIL.PngImagePlugin import PngInfo
+
+    about = PngInfo()
+    for name, text in caption.fields().items():
+        about.add_itxt(name, text)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    image.save(temporary, pnginfo=about)
     os.replace(temporary, path)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gm_jax.figures.caption import Caption
 from gm_jax.figures.grid import save_strips
 
 
@@ -33,7 +34,7 @@ def save_interpolation(
     path: Path,
     latents: np.ndarray,
     decode: Callable[[np.ndarray], np.ndarray],
-    caption: str,
+    caption: Caption,
     ends: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> None:
     """Draw the images along paths of latents [rows, steps, D], one path a row, as a PNG.

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gm_jax.figures.caption import Caption
 from gm_jax.figures.curves import save_figure
 from gm_jax.metrics.latents import principal_plane
 
@@ -23,7 +24,7 @@ def gaussian_plane(side: int) -> np.ndarray:
 
 
 def save_latent_map(
-    path: Path, latents: np.ndarray, labels: np.ndarray | None, names: Sequence[str], caption: str
+    path: Path, latents: np.ndarray, labels: np.ndarray | None, names: Sequence[str], caption: Caption
 ) -> None:
     """Scatter latents [n, D] as a PNG, coloured by labels int32 [n] if there are any.
 
@@ -35,7 +36,7 @@ def save_latent_map(
     if latents.shape[1] != 2:
         latents, share = principal_plane(latents)
         axis_names = ("first principal component", "second principal component")
-        caption = f"{caption} · the two hold {share:.0%} of the variance"
+        caption = caption.plus(f"the two hold {share:.0%} of the variance")
     figure = matplotlib.figure.Figure(figsize=(8, 7), layout="constrained")
     axes = figure.subplots()
     if labels is None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gm_jax.figures.caption import Caption
 from gm_jax.figures.curves import save_figure
 from gm_jax.figures.grid import grid, save_sheet
 
@@ -13,7 +14,7 @@ ROW_HEIGHT = 64  # pixels, about
 PANELS = 3  # beside each other
 
 
-def save_rows(path: Path, rows: Sequence[tuple[str, np.ndarray]], caption: str) -> None:
+def save_rows(path: Path, rows: Sequence[tuple[str, np.ndarray]], caption: Caption) -> None:
     """Write rows of images uint8 [n, H, W, C], each with its label on the left, as a PNG with a caption."""
     from PIL import Image, ImageDraw, ImageFont  # take time to import; training starts without them
 
@@ -33,7 +34,7 @@ def save_rows(path: Path, rows: Sequence[tuple[str, np.ndarray]], caption: str) 
     save_sheet(path, sheet, caption)
 
 
-def save_numbers(path: Path, runs: Sequence[tuple[dict[str, Any], dict[str, dict]]], caption: str) -> None:
+def save_numbers(path: Path, runs: Sequence[tuple[dict[str, Any], dict[str, dict]]], caption: Caption) -> None:
     """Plot every number that all runs have, and not all the same, over the values of the first swept key, as a PNG.
 
     `runs` are (values by swept key, results by name as in evaluation.json). The other keys' values make lines of their

@@ -9,10 +9,14 @@ A convolution is bilinear, so with its two gradients it forms a closed family of
 The derivative of each with respect to either argument is another of the three. Saying just that gives derivatives of
 every order (a gradient penalty needs two), each as fast as these three are. Other devices than CPUs get XLA's own
 convolution with its own derivatives, which also know forward mode (`jax.jvp`); the CPU's rules are for reverse mode.
+`native_rules()`, or GM_JAX_CONVOLUTIONS=native in the environment, gives CPUs XLA's own, too.
 """
 
+import contextlib
+import contextvars
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -62,9 +66,10 @@ def conv(
         raise ValueError(f"a kernel over {extent} pixels does not fit into an image of {image} padded by {pads}")
     x, kernel = promote_dtype(x, kernel)
     if size == (1, 1) and pads == ((0, 0), (0, 0)):
-        return pointwise(x[:, :: strides[0], :: strides[1]], kernel[0, 0])
+        x = x[:, :: strides[0], :: strides[1]]
+        return pointwise(x, kernel[0, 0]) if own_rules() else x @ kernel[0, 0]
     geometry = Geometry(image, size, output, strides, pads, dilation)
-    return convolve(geometry, x, kernel) if on_cpu() else native_convolve(geometry, x, kernel)
+    return convolve(geometry, x, kernel) if own_rules() else native_convolve(geometry, x, kernel)
 
 
 def conv_transpose(
@@ -88,7 +93,7 @@ def conv_transpose(
     image = tuple((m - 1) * s + e - sum(p) for m, s, e, p in zip(x.shape[1:3], strides, extent, pads, strict=True))
     geometry = Geometry(image, size, x.shape[1:3], strides, pads, dilation)
     x, kernel = promote_dtype(x, kernel)
-    return input_gradient(geometry, x, flipped(kernel)) if on_cpu() else native_transpose(geometry, x, kernel)
+    return input_gradient(geometry, x, flipped(kernel)) if own_rules() else native_transpose(geometry, x, kernel)
 
 
 @jax.custom_vjp
@@ -137,9 +142,22 @@ def flipped(kernel: Array) -> Array:
     return jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
 
 
-def on_cpu() -> bool:
-    """Whether this process computes on CPUs, where XLA's own gradients of convolutions are slow."""
-    return jax.default_backend() == "cpu"
+_NATIVE = contextvars.ContextVar("native", default=os.environ.get("GM_JAX_CONVOLUTIONS") == "native")
+
+
+def own_rules() -> bool:
+    """Whether convolutions have the rules of this module: on CPUs, where XLA's own gradients are slow."""
+    return jax.default_backend() == "cpu" and not _NATIVE.get()
+
+
+@contextlib.contextmanager
+def native_rules() -> Iterator[None]:
+    """Trace convolutions with XLA's own derivatives on CPUs, too: slow, but they know forward mode."""
+    token = _NATIVE.set(True)
+    try:
+        yield
+    finally:
+        _NATIVE.reset(token)
 
 
 def native_convolve(geometry: Geometry, x: Array, kernel: Array) -> Array:

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+BLOCK = 2000  # images that are compared with as many others at once
+
 
 def cosine_similarity(x: jax.Array, y: jax.Array) -> jax.Array:
     """Return the cosine of the angle between the images x and y [B, ...], flattened: [B]."""
@@ -39,10 +41,26 @@ def mean_similarity(images: np.ndarray, classes: np.ndarray) -> float:
 def similar_pairs(images: np.ndarray, threshold: float) -> tuple[int, float]:
     """Count ordered pairs of different images [n, ...] whose cosine similarity exceeds the threshold.
 
+    Images of type uint8 are mapped to [-1, 1]. Blocks of pairs are compared in turn, so that memory grows with n alone.
+
     Returns:
         The number of the n (n - 1) pairs that do, and the mean similarity of all of them (NaN for a single image).
     """
-    x = images.reshape(len(images), -1).astype(np.float64)
-    x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-    pairs = (x @ x.T)[~np.eye(len(x), dtype=bool)]
-    return int(np.sum(pairs > threshold)), float(np.mean(pairs)) if pairs.size else float("nan")
+    n = len(images)
+
+    def directions(start: int) -> np.ndarray:
+        x = images[start : start + BLOCK].reshape(-1, int(np.prod(images.shape[1:])))
+        x = x / 127.5 - 1.0 if images.dtype == np.uint8 else x.astype(np.float64)
+        return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+
+    count, total = 0, 0.0
+    for row in range(0, n, BLOCK):
+        x = directions(row)
+        for column in range(row, n, BLOCK):
+            pairs = x @ (x if column == row else directions(column)).T
+            if column == row:
+                pairs = pairs[~np.eye(len(x), dtype=bool)]
+            times = 1 if column == row else 2  # both orders
+            count += times * int(np.sum(pairs > threshold))
+            total += times * float(np.sum(pairs))
+    return count, total / (n * (n - 1)) if n > 1 else float("nan")

@@ -2,18 +2,23 @@
 
 import numpy as np
 
+from gm_jax.metrics.moments import Moments
 
-def active_units(posterior_means: np.ndarray, threshold: float = 0.01) -> int:
-    """Return how many latents depend on the image: variance of the posterior mean [n, D] over the images > threshold.
 
-    Burda et al. (2016), section 5.2.
+def active_units(posterior_mean: Moments, threshold: float = 0.01) -> int:
+    """Return how many latents depend on the image: variance of the posterior mean over the images > threshold.
+
+    Burda et al. (2016), section 5.2. The moments are of [n, D].
     """
-    return int(np.sum(np.var(posterior_means, axis=0) > threshold))
+    return int(np.sum(posterior_mean.variance > threshold))
 
 
-def dead_units(activations: np.ndarray, threshold: float = 0.01) -> float:
-    """Return the share of units whose activation [n, units] varies by less than `threshold` over all images."""
-    return float(np.mean(np.ptp(activations, axis=0) < threshold))
+def dead_units(activation: Moments, threshold: float = 0.01) -> float:
+    """Return the share of units whose activation varies by less than `threshold` over all images.
+
+    The moments are of [n, units].
+    """
+    return float(np.mean(activation.high - activation.low < threshold))
 
 
 def principal_plane(latents: np.ndarray) -> tuple[np.ndarray, float]:

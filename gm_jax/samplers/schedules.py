@@ -34,7 +34,13 @@ class Schedule(NamedTuple):
 
 
 def preserving(betas: np.ndarray) -> Schedule:
-    """Return the chain x_t = sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) epsilon for betas [T] (DDPM eq. 2, 4)."""
+    """Return the chain x_t = sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) epsilon for betas [T] (DDPM eq. 2, 4).
+
+    Raises:
+        UserError: a beta that is not below 1.
+    """
+    if np.max(betas) >= 1.0:
+        raise UserError(f"a chain that preserves the variance needs betas below 1, not {np.max(betas):g}")
     betas = np.concatenate([[0.0], np.asarray(betas, np.float64)])
     alpha_bar = np.cumprod(1.0 - betas)
     return _schedule(betas, np.sqrt(alpha_bar), np.sqrt(1.0 - alpha_bar))

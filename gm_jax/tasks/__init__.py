@@ -1,20 +1,20 @@
-"""The table of tasks: the only way from a config to a model."""
+"""The table of tasks: the only way from a config to a model. `gm_jax/defaults/<task>.py` has the keys of each."""
 
 import importlib
 
 from ml_collections import ConfigDict
 
-from gm_jax.errors import UserError, nearest
+from gm_jax.defaults.table import check_choice, check_config, ranges
 from gm_jax.tasks.task import DataSpec, Task
 
-TASKS = {  # module in this package: its Task
-    "autoencoder": "Autoencoder",
-    "classifier": "Classifier",
-    "diffusion": "Diffusion",
-    "gan": "GAN",
-    "gaussian_mixture": "GaussianMixture",
-    "naive_bayes": "NaiveBayes",
-    "vae": "VAE",
+TASKS = {  # name: where its Task is; another project can add its own
+    "autoencoder": "gm_jax.tasks.autoencoder:Autoencoder",
+    "classifier": "gm_jax.tasks.classifier:Classifier",
+    "diffusion": "gm_jax.tasks.diffusion:Diffusion",
+    "gan": "gm_jax.tasks.gan:GAN",
+    "gaussian_mixture": "gm_jax.tasks.gaussian_mixture:GaussianMixture",
+    "naive_bayes": "gm_jax.tasks.naive_bayes:NaiveBayes",
+    "vae": "gm_jax.tasks.vae:VAE",
 }
 
 
@@ -22,9 +22,9 @@ def make_task(config: ConfigDict, spec: DataSpec) -> Task:
     """Build the task that `config.task` names, for data of the given kind.
 
     Raises:
-        UserError: no such task, or the config does not fit it.
+        UserError: no such task, a key out of its range, or a config that does not fit the data or itself.
     """
-    if config.task not in TASKS:
-        raise UserError(f"config.task={config.task!r} is not one of {', '.join(TASKS)}{nearest(config.task, TASKS)}")
-    module = importlib.import_module(f"gm_jax.tasks.{config.task}")
-    return getattr(module, TASKS[config.task])(config, spec)
+    check_choice("config.task", config.task, TASKS)
+    check_config(config, ranges(config.task))
+    module, _, name = TASKS[config.task].partition(":")
+    return getattr(importlib.import_module(module), name)(config, spec)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from gm_jax import images, parallel, random
-from gm_jax.errors import UserError, nearest
+from gm_jax import images, random
+from gm_jax.errors import UserError
 from gm_jax.figures.curves import save_curves, save_table
 from gm_jax.figures.grid import save_grid, save_versions
 from gm_jax.figures.latent_map import save_latent_map
@@ -16,7 +16,8 @@ from gm_jax.losses import sparsity
 from gm_jax.metrics.latents import dead_units
 from gm_jax.metrics.reconstruction import mean_squared_error, peak_signal_to_noise
 from gm_jax.models.autoencoder import make_autoencoder
-from gm_jax.step import AXIS, Phase
+from gm_jax.stages import Phase, Result
+from gm_jax.step import AXIS
 from gm_jax.tasks.task import DataSpec, Row, Task, Trained
 
 NET = "autoencoder"
@@ -39,31 +40,32 @@ class Autoencoder(Task):
     def init(self, key):
         return {NET: self.network.init(key, jnp.zeros((1, *self.spec.image_shape)))}
 
-    def phases(self):
-        return [Phase(NET, self.loss)]
+    def phases(self, stage=0):
+        return [Phase(NET, (NET,), self.loss)]
 
-    def corrupt(self, x, position, key):
+    def corrupt(self, x, keys):
         """Add Gaussian noise to x [B, H, W, C] and clip to [0, 1] again, as a picture would be."""
-        noise = random.normal(random.example_keys(key, position), x.shape[1:])
+        noise = random.normal(keys, x.shape[1:])
         return jnp.clip(x + self.settings.noise * noise, 0.0, 1.0)
 
-    def reconstruct(self, params, batch, key):
+    def reconstruct(self, params, batch, keys):
         """Return the clean images, what the network is given, what it makes of it, and the code between."""
         clean = images.to_unit(batch["image"])
-        given = self.corrupt(clean, batch["position"], key) if self.settings.noise else clean
+        given = self.corrupt(clean, keys) if self.settings.noise else clean
         reconstruction, code = self.network.apply({"params": params[NET]}, given)
         return clean, given, reconstruction, code
 
-    def loss(self, params, model_state, batch, key):
+    def loss(self, variables, batch, context):
         """Squared error summed over the pixels, against the clean image, plus the weighted penalty of the code."""
-        clean, _, reconstruction, code = self.reconstruct(params, batch, key)
+        keys = random.example_keys(context.key, batch["position"])
+        clean, _, reconstruction, code = self.reconstruct(variables.params, batch, keys)
         error = jnp.mean(mean_squared_error(clean, reconstruction))
         loss, metrics = error * clean[0].size, {"mean_squared_error": error}
         if self.sparse:
             penalty = self.penalty(code)
             loss = loss + self.settings.penalty_weight * penalty
             metrics.update(penalty=penalty, mean_activity=jnp.mean(jnp.abs(code)))
-        return loss, ({"loss": loss, **metrics}, model_state)
+        return loss, Result({"loss": loss, **metrics})
 
     def penalty(self, code):
         """Return the sparsity penalty of codes [B, D]."""
@@ -72,14 +74,14 @@ class Autoencoder(Task):
         activity = jax.lax.pmean(jnp.mean(code, 0), AXIS)  # over all devices: the penalty is not linear
         return sparsity.kl(activity, self.settings.target_activity)
 
-    def validate(self, variables, batch, key):
-        clean, _, reconstruction, code = self.reconstruct(variables.params, batch, key)
+    def validate(self, variables, batch, keys):
+        clean, _, reconstruction, code = self.reconstruct(variables.params, batch, keys)
         activity = {"mean_activity": jnp.mean(jnp.abs(code), -1)} if self.sparse else {}
         return {"mean_squared_error": mean_squared_error(clean, reconstruction), **activity}
 
-    def evaluate(self, variables, batch, key):
+    def evaluate(self, variables, batch, keys):
         """Return the errors and, where noise is removed, the signal-to-noise ratio before and after, in decibels."""
-        clean, given, reconstruction, code = self.reconstruct(variables.params, batch, key)
+        clean, given, reconstruction, code = self.reconstruct(variables.params, batch, keys)
         values = {"mean_squared_error": mean_squared_error(clean, reconstruction)}
         if self.settings.noise:
             values["peak_signal_to_noise_before"] = peak_signal_to_noise(clean, given)
@@ -88,8 +90,8 @@ class Autoencoder(Task):
             values.update(mean_activity=jnp.mean(jnp.abs(code), -1), unit_activity=code)
         return values
 
-    def derive(self, values):
-        return {"dead_units": dead_units(values["unit_activity"])} if self.sparse else {}
+    def derive(self, moments):
+        return {"dead_units": dead_units(moments["unit_activity"])} if self.sparse else {}
 
     def rows(self, trained, n):
         made = self.autoencode_some(trained, n)
@@ -99,21 +101,16 @@ class Autoencoder(Task):
         features = {"features": self.draw_features} if self.sparse else {"latents": self.draw_latents}
         return {"curves": self.draw_curves, "reconstructions": self.draw_reconstructions, **features}
 
-    @functools.cached_property
-    def autoencode(self):
-        """(params, {"image", "position"}) -> "clean", "given" and "made" uint8, "code" [n, D], mapped over devices."""
-
-        def run(params, batch):
-            *versions, code = self.reconstruct(params, batch, jax.random.key(self.config.seed))
-            pictures = dict(zip(("clean", "given", "made"), map(images.unit_to_uint8, versions), strict=True))
-            return {**pictures, "code": code}
-
-        return parallel.map_examples(run, self.config.sampling.batch_size)
+    def autoencode(self, variables, batch, keys):
+        """Return "clean", "given" and "made" images, uint8, and the "code" [B, D]."""
+        *versions, code = self.reconstruct(variables.params, batch, keys)
+        pictures = dict(zip(("clean", "given", "made"), map(images.unit_to_uint8, versions), strict=True))
+        return {**pictures, "code": code}
 
     def autoencode_some(self, trained: Trained, n: int | None) -> dict[str, np.ndarray]:
         """Return n held-out examples with what `autoencode` makes of them."""
-        batch = trained.some(self.config.evaluation.split, n)
-        return {**batch, **self.autoencode(trained.variables.params, batch)}
+        batch = trained.examples(n)
+        return {**batch, **self.apply(self.autoencode, trained.variables, batch, self.config.seed)}
 
     def draw_curves(self, trained: Trained) -> None:
         """Plot error and loss over the steps; write them as a table, too."""
@@ -128,14 +125,14 @@ class Autoencoder(Task):
         if self.settings.noise:
             order = ("given", "made", "clean")
             what = f"with noise of standard deviation {self.settings.noise}, clipped; denoised; clean"
-        caption = f"{trained.caption} · {self.config.evaluation.split} images, {what}"
+        caption = trained.caption.plus(f"{self.config.evaluation.split} images, {what}")
         versions = [made[name] for name in order]
         save_versions(trained.workdir.figures / "reconstructions.png", versions, 10, caption)
 
     def draw_latents(self, trained: Trained) -> None:
         """Scatter the codes of held-out images by class."""
         made = self.autoencode_some(trained, self.config.evaluation.n)
-        caption = f"{trained.caption} · codes of {len(made['code'])} {self.config.evaluation.split} images"
+        caption = trained.caption.plus(f"codes of {len(made['code'])} {self.config.evaluation.split} images")
         names, path = self.spec.label_names, trained.workdir.figures / "latents.png"
         save_latent_map(path, made["code"], made.get("label"), names, caption)
 
@@ -151,7 +148,7 @@ class Autoencoder(Task):
         logits = np.asarray(decode({"params": trained.variables.params[NET]}, codes))
         features = logits[1:] - logits[:1]
         features = features / np.maximum(np.abs(features).max((1, 2, 3), keepdims=True), 1e-12)
-        caption = f"{trained.caption} · what each of the {len(units)} most active of {code.shape[1]} units draws"
+        caption = trained.caption.plus(f"what each of the {len(units)} most active of {code.shape[1]} units draws")
         path = trained.workdir.figures / "features.png"
         save_grid(path, np.asarray(images.to_uint8(features)), 10, caption)
 
@@ -160,19 +157,11 @@ def check_settings(config: ConfigDict) -> None:
     """Refuse what `config.autoencoder` cannot mean.
 
     Raises:
-        UserError: an unknown penalty, one that does not fit the code, or a number out of its range.
+        UserError: a penalty that does not fit the code, or its weight.
     """
     settings, penalty = config.autoencoder, config.autoencoder.penalty
-    if penalty not in sparsity.PENALTIES:
-        near = nearest(penalty, sparsity.PENALTIES)
-        raise UserError(f"autoencoder.penalty={penalty!r} is not one of {', '.join(sparsity.PENALTIES)}{near}")
-    for name in ("noise", "penalty_weight"):
-        if settings[name] < 0:
-            raise UserError(f"autoencoder.{name}={settings[name]} must not be negative")
     if penalty == "kl" and config.model.activation != "sigmoid":
         raise UserError("autoencoder.penalty=kl compares activities in (0, 1): set model.activation=sigmoid")
-    if penalty == "kl" and not 0.0 < settings.target_activity < 1.0:
-        raise UserError(f"autoencoder.target_activity={settings.target_activity} is not between 0 and 1")
     if (penalty == "none") != (settings.penalty_weight == 0.0):
         raise UserError(
             f"autoencoder.penalty={penalty} with autoencoder.penalty_weight={settings.penalty_weight}: a penalty "

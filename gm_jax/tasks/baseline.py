@@ -1,17 +1,16 @@
 """Classic baselines, fitted instead of trained: p(x) = sum_k p(k) p(x | k), a choice k and then an image given k."""
 
 import abc
-import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gm_jax import parallel, random
-from gm_jax.figures.grid import save_grid, save_labelled_grid
-from gm_jax.step import Batch
-from gm_jax.tasks.task import Task, Trained, Variables
+from gm_jax import random
+from gm_jax.figures.grid import save_labelled_grid
+from gm_jax.stages import Batch
+from gm_jax.state import Variables
+from gm_jax.tasks.task import Task, Trained
 
 NET = "density"
 MEANS = 60  # in their figure at most
@@ -49,18 +48,14 @@ class Baseline(Task):
     def init(self, key):
         return {NET: {"params": {name: jnp.zeros(shape) for name, shape in self.shapes().items()}}}
 
-    def fit(self, data):
-        return {NET: {name: np.asarray(array, np.float32) for name, array in self.estimate(data).items()}}
+    def fit(self, training):
+        return {NET: {name: np.asarray(array, np.float32) for name, array in self.estimate(training()).items()}}
 
-    def phases(self):
+    def phases(self, stage=0):
         return []
 
-    def validate(self, variables, batch, key):
-        return self.measure(self.joint(variables, batch, key))
-
-    def joint(self, variables: Variables, batch: Batch, key: jax.Array) -> jax.Array:
-        """Return log p(k, x) [B, K]."""
-        return self.log_joint(variables.params[NET], batch, random.example_keys(key, batch["position"]))
+    def validate(self, variables, batch, keys):
+        return self.measure(self.log_joint(variables.params[NET], batch, keys))
 
     def measure(self, joint: jax.Array) -> dict[str, jax.Array]:
         """Return log p(x) from log p(k, x) [B, K], and the same in bits per dimension."""
@@ -68,41 +63,22 @@ class Baseline(Task):
         bits = -log_likelihood / (np.prod(self.spec.image_shape) * np.log(2.0))
         return {"log_likelihood": log_likelihood, "bits_per_dimension": bits}
 
-    @functools.lru_cache(maxsize=8)  # noqa: B019  (a task lives as long as the process)
-    def sampler(self, chunk: int):
-        """Return what draws "images" and their "k", `chunk` at once, mapped over the devices."""
+    def draw_with_choice(self, variables: Variables, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return images and the k int32 [B] that each was drawn with."""
+        arrays = variables.params[NET]
+        u = random.uniform(random.fold_in(keys, 0))
+        k = jnp.sum(u[:, None] >= jnp.cumsum(arrays["weights"])[:-1], -1)
+        return self.draw(arrays, k, random.fold_in(keys, 1)), k
 
-        def generate(tree, batch):
-            variables, key = tree
-            arrays = variables.params[NET]
-            keys = random.example_keys(key, batch["position"])
-            u = random.uniform(random.fold_in(keys, 0))
-            k = jnp.sum(u[:, None] >= jnp.cumsum(arrays["weights"])[:-1], -1)
-            return {"images": self.draw(arrays, k, random.fold_in(keys, 1)), "k": k}
-
-        return parallel.map_examples(generate, chunk)
-
-    def sample_with_k(self, trained: Trained, n: int, seed: int) -> dict[str, Any]:
-        """Return "images" uint8 [n, H, W, C] and the "k" int32 [n] that each was drawn with."""
-        batch = {"position": np.arange(n, dtype=np.int32)}
-        return self.sampler(min(n, trained.chunk))((trained.variables, jax.random.key(seed)), batch)
-
-    def sample(self, trained, n, seed):
-        return {"images": self.sample_with_k(trained, n, seed)["images"]}
+    def generate(self, variables, batch, keys):
+        return {"images": self.draw_with_choice(variables, keys)[0]}
 
     def figures(self):
         return {"samples": self.draw_samples, "means": self.draw_means}
-
-    def draw_samples(self, trained: Trained) -> None:
-        """Draw `sampling.n` samples."""
-        sampling = self.config.sampling
-        images = self.sample(trained, sampling.n, sampling.seed)["images"]
-        caption = f"{trained.caption} · seed {sampling.seed}"
-        save_grid(trained.workdir.figures / "samples.png", images, 8, caption)
 
     def draw_means(self, trained: Trained) -> None:
         """Draw the mean image of each k, with its name."""
         arrays = trained.variables.params[NET]
         images, names = np.asarray(self.means(arrays)), self.names(np.asarray(arrays["weights"]))
-        caption = f"{trained.caption} · the means of p(x | k), {min(MEANS, len(names))} of {len(names)}"
+        caption = trained.caption.plus(f"the means of p(x | k), {min(MEANS, len(names))} of {len(names)}")
         save_labelled_grid(trained.workdir.figures / "means.png", images[:MEANS], names[:MEANS], 10, caption)

@@ -15,7 +15,8 @@ from gm_jax.figures.grid import save_grid, save_labelled_grid
 from gm_jax.losses.classification import cross_entropy
 from gm_jax.metrics import classification as metrics
 from gm_jax.models.classifiers import make_classifier
-from gm_jax.step import AXIS, Phase
+from gm_jax.stages import Phase, Result
+from gm_jax.step import AXIS
 from gm_jax.tasks.task import DataSpec, Task, Trained, check_labels
 
 NET = "classifier"
@@ -43,8 +44,6 @@ class Classifier(Task):
                 f"classifier.classes={self.settings.classes}, but data set '{config.dataset.name}' has {self.classes} "
                 f"classes: leave classifier.classes out, or choose another dataset.name"
             )
-        if not 0.0 <= self.settings.label_smoothing < 1.0:
-            raise UserError(f"classifier.label_smoothing={self.settings.label_smoothing} is not in [0, 1)")
         channels = spec.image_shape[2]
         for name in ("mean", "std"):
             values = tuple(self.settings[name])
@@ -65,19 +64,20 @@ class Classifier(Task):
     def init(self, key):
         return {NET: self.network.init(key, jnp.zeros((1, *self.spec.image_shape)))}
 
-    def phases(self):
-        return [Phase(NET, self.loss)]
+    def phases(self, stage=0):
+        return [Phase(NET, (NET,), self.loss)]
 
-    def loss(self, params, model_state, batch, key):
+    def loss(self, variables, batch, context):
         """Mean cross-entropy of augmented images, with smoothed labels; "loss" is logged without the smoothing."""
-        augment_key, dropout_key = jax.random.split(key)
+        augment_key, dropout_key = jax.random.split(context.key)
+        own = variables.model_state[NET]
         x = augment.augment(batch["image"], random.example_keys(augment_key, batch["position"]), self.config.augment)
         logits, state = self.network.apply(
-            {"params": params[NET], **model_state[NET]},
+            {"params": variables.params[NET], **own},
             self.standardise(x),
             train=True,
             keys=random.example_keys(dropout_key, batch["position"]),
-            mutable=list(model_state[NET]),
+            mutable=list(own),
         )
         labels = batch["label"]
         objective = jnp.mean(cross_entropy(logits, labels, self.settings.label_smoothing))
@@ -85,7 +85,7 @@ class Classifier(Task):
             "loss": jnp.mean(cross_entropy(logits, labels)),
             "accuracy": jnp.mean(jnp.argmax(logits, -1) == labels),
         }
-        return objective, (values, {**model_state, NET: state})
+        return objective, Result(values, {NET: state})
 
     def standardise(self, image):
         """Map uint8 to float32 of about mean 0 and variance 1, by the constants in the config."""
@@ -104,11 +104,11 @@ class Classifier(Task):
             logits = (logits + self.network.apply(tree, x[:, :, ::-1])) / 2
         return logits
 
-    def validate(self, variables, batch, key):
+    def validate(self, variables, batch, keys):
         logits, labels = self.logits(variables, batch["image"]), batch["label"]
         return {"loss": cross_entropy(logits, labels), "accuracy": jnp.argmax(logits, -1) == labels}
 
-    def evaluate(self, variables, batch, key):
+    def evaluate(self, variables, batch, keys):
         """Return loss and accuracy, and the products whose sums are the confusion matrix and the calibration."""
         logits, labels = self.logits(variables, batch["image"]), batch["label"]
         predicted = jnp.argmax(logits, -1)
@@ -122,14 +122,14 @@ class Classifier(Task):
             "calibration": metrics.calibration(confidence, correct, CALIBRATION_BINS),
         }
 
-    def derive(self, values):
+    def derive(self, moments):
         """Return the calibration error, and the accuracy of every class that occurs."""
-        confusion = np.mean(values["confusion"], axis=0)  # shares of all examples
+        confusion = moments["confusion"].mean  # shares of all examples
         share = confusion.sum(1)
         names = self.spec.label_names
         by_class = {f"accuracy/{names[c]}": confusion[c, c] / share[c] for c in np.flatnonzero(share)}
-        calibration = np.mean(values["calibration"], axis=0)
-        return {"expected_calibration_error": metrics.expected_calibration_error(calibration), **by_class}
+        error = metrics.expected_calibration_error(moments["calibration"].mean)
+        return {"expected_calibration_error": error, **by_class}
 
     def figures(self):
         return {
@@ -142,39 +142,43 @@ class Classifier(Task):
     def predictions(self, trained: Trained) -> dict[str, np.ndarray]:
         """Return "image", "label" and "predicted" of the evaluated examples, [n, ...]."""
         if self.last_predictions[0] is not trained:  # two figures show them
-            evaluation = self.config.evaluation
-            data = trained.some(evaluation.split, evaluation.n)
+            data = trained.examples(self.config.evaluation.n)
             self.last_predictions = (trained, {**data, "predicted": self.predict(trained, data["image"])})
         return self.last_predictions[1]
 
+    def look(self, trained: Trained, function, image: np.ndarray) -> np.ndarray:
+        """Return what `function(variables, batch, keys)` says of images uint8 [n, H, W, C]."""
+        batch = {"image": image, "position": np.arange(len(image), dtype=np.int32)}
+        size = self.config.evaluation.batch_size
+        return parallel.concatenate(self.iterate(function, trained.variables, batch, 0, size))
+
     def predict(self, trained: Trained, image: np.ndarray) -> np.ndarray:
         """Return the most likely class of each of the images uint8 [n, H, W, C], int32 [n]."""
-        run = parallel.map_examples(
-            lambda variables, batch: jnp.argmax(self.logits(variables, batch["image"]), -1),
-            min(self.config.evaluation.batch_size, len(image)),
-        )
-        return run(trained.variables, {"image": image})
+        return self.look(trained, self.most_likely, image)
+
+    def most_likely(self, variables, batch, keys):
+        """Return the most likely class [B]."""
+        return jnp.argmax(self.logits(variables, batch["image"]), -1)
 
     def features(self, trained: Trained, image: np.ndarray) -> np.ndarray:
         """Return what the last layer reads of the images uint8 [n, H, W, C]: float32 [n, D].
 
         With `classifier.flip_at_test`, of the image and of its mirror image, one after the other.
         """
+        return self.look(trained, self.last_features, image)
 
-        def see(variables, batch):
-            seen = []
+    def last_features(self, variables, batch, keys):
+        """Return what the last layer reads [B, D]."""
+        seen = []
 
-            def read(call, args, kwargs, context):
-                if context.module.name == "head":
-                    seen.append(args[0].astype(jnp.float32))
-                return call(*args, **kwargs)
+        def read(call, args, kwargs, context):
+            if context.module.name == "head":
+                seen.append(args[0].astype(jnp.float32))
+            return call(*args, **kwargs)
 
-            with nn.intercept_methods(read):
-                self.logits(variables, batch["image"])
-            return jnp.concatenate(seen, axis=-1)
-
-        run = parallel.map_examples(see, min(self.config.evaluation.batch_size, len(image)))
-        return run(trained.variables, {"image": image})
+        with nn.intercept_methods(read):
+            self.logits(variables, batch["image"])
+        return jnp.concatenate(seen, axis=-1)
 
     def describe(self, trained: Trained, image: np.ndarray) -> list[frozenset[str]]:
         """Return the name of the most likely class of each of the images, as a judge does."""
@@ -191,7 +195,7 @@ class Classifier(Task):
         counts = np.zeros((self.classes, self.classes))
         np.add.at(counts, (seen["label"], seen["predicted"]), 1)
         accuracy = np.trace(counts) / counts.sum()
-        caption = f"{trained.caption} · {accuracy:.2%} of {len(seen['label'])} {self.config.evaluation.split} images"
+        caption = trained.caption.plus(f"{accuracy:.2%} of {len(seen['label'])} {self.config.evaluation.split} images")
         save_confusion(trained.workdir.figures / "confusion.png", counts, self.spec.label_names, caption)
 
     def draw_mistakes(self, trained: Trained) -> None:
@@ -200,8 +204,8 @@ class Classifier(Task):
         wrong = np.flatnonzero(seen["label"] != seen["predicted"])
         shown, names = wrong[:MISTAKES], self.spec.label_names
         labels = [f"{names[seen['predicted'][i]]} / {names[seen['label'][i]]}" for i in shown]
-        caption = (
-            f"{trained.caption} · predicted / true, the first {len(shown)} of {len(wrong)} mistakes among "
+        caption = trained.caption.plus(
+            f"predicted / true, the first {len(shown)} of {len(wrong)} mistakes among "
             f"{len(seen['label'])} {self.config.evaluation.split} images"
         )
         save_labelled_grid(trained.workdir.figures / "mistakes.png", seen["image"][shown], labels, 8, caption)
@@ -215,6 +219,6 @@ class Classifier(Task):
         if filters.shape[-1] not in (1, 3):
             filters = filters.mean(-1, keepdims=True)
         filters = filters / np.maximum(np.abs(filters).max((1, 2, 3), keepdims=True), 1e-12)
-        caption = f"{trained.caption} · the first {len(filters)} of {kernel.shape[-1]} filters of the first layer"
+        caption = trained.caption.plus(f"the first {len(filters)} of {kernel.shape[-1]} filters of the first layer")
         path = trained.workdir.figures / "filters.png"
         save_grid(path, np.asarray(images.to_uint8(filters)), 8, caption)

@@ -7,19 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from gm_jax import images, parallel, random
-from gm_jax.errors import UserError, nearest
+from gm_jax import images, random
 from gm_jax.figures.curves import save_curves
-from gm_jax.figures.grid import save_grid, save_strips
+from gm_jax.figures.grid import save_strips
 from gm_jax.losses import diffusion as losses
 from gm_jax.models.keywords import accepted, check_keywords
 from gm_jax.models.unet import UNet
 from gm_jax.samplers import diffusion as samplers
 from gm_jax.samplers.schedules import check_prior, diffuse, make_schedule
-from gm_jax.step import Phase
-from gm_jax.tasks.task import DataSpec, Task, Trained
+from gm_jax.stages import Phase, Result
+from gm_jax.tasks.task import DataSpec, Task, Trained, check_label
 
-SAMPLERS = ("ddim", "ancestral")
 CHAIN_STATES = 10  # pictures in a strip of the chain
 CHAIN_IMAGES = 8  # strips in its figure
 TIMESTEP_BINS = 10  # of the evaluated loss
@@ -43,23 +41,22 @@ class Diffusion(Task):
         losses.check_objective(self.prediction)
         losses.check_objective(self.objective)
         self.sampling_steps, self.eta = sampling_plan(config.sampling, self.schedule.T)
-        if config.sampling.label is not None and not 0 <= config.sampling.label < self.classes:
-            raise UserError(f"sampling.label={config.sampling.label} is not one of the {self.classes} classes")
+        check_label(config, self.classes)
 
     def init(self, key):
         x = jnp.zeros((1, *self.spec.image_shape))
         return {"denoiser": self.network.init(key, x, jnp.ones((1,), jnp.int32))}
 
-    def phases(self):
-        return [Phase("denoiser", self.loss)]
+    def phases(self, stage=0):
+        return [Phase("denoiser", ("denoiser",), self.loss)]
 
-    def loss(self, params, model_state, batch, key):
+    def loss(self, variables, batch, context):
         """Mean over t and noise of the squared error of the objective.
 
         With objective "noise" it is eq. (4) of the report, ||epsilon - epsilon_theta(x_t, t)||^2 (DDPM eq. 14). Some
         labels are hidden, so that one network learns both p(x | label) and p(x) (Ho & Salimans 2022).
         """
-        step_key, noise_key, dropout_key, label_key = jax.random.split(key, 4)
+        step_key, noise_key, dropout_key, label_key = jax.random.split(context.key, 4)
         position = batch["position"]
         u = random.stratified(step_key, position, self.config.batch_size)
         t = 1 + jnp.floor(u * self.schedule.T).astype(jnp.int32)
@@ -69,8 +66,9 @@ class Diffusion(Task):
         if self.classes:
             hidden = random.uniform(random.example_keys(label_key, position)) < self.config.diffusion.label_dropout
             label = jnp.where(hidden, self.classes, batch["label"])
-        error, _ = self.predict(params, images.to_model(batch["image"]), t, noise_keys, label, dropout_keys)
-        return jnp.mean(error), ({"loss": jnp.mean(error)}, model_state)
+        x0 = images.to_model(batch["image"])
+        error = jnp.mean(self.predict(variables.params, x0, t, noise_keys, label, dropout_keys)[0])
+        return error, Result({"loss": error})
 
     def predict(self, params, x0, t, noise_keys, label=None, dropout_keys=None):
         """Noise x0 up to steps t [B]; return the loss per example [B] and the prediction of x0.
@@ -85,8 +83,7 @@ class Diffusion(Task):
         weights = [losses.error_weight(name, self.schedule, t) for name in (self.objective, self.prediction)]
         return error * weights[0] / weights[1], losses.to_x0(self.prediction, self.schedule, x_t, t, output)
 
-    def validate(self, variables, batch, key):
-        keys = random.example_keys(key, batch["position"])
+    def validate(self, variables, batch, keys):
         # Multiples of the golden ratio spread the steps of any number of examples evenly.
         t = 1 + jnp.floor(self.schedule.T * (batch["position"] * GOLDEN_RATIO % 1.0)).astype(jnp.int32)
         x0, label = images.to_model(batch["image"]), self.label_of(batch)
@@ -96,13 +93,12 @@ class Diffusion(Task):
         """Return the labels of a batch, None if the network does not see them."""
         return batch["label"] if self.classes else None
 
-    def evaluate(self, variables, batch, key):
+    def evaluate(self, variables, batch, keys):
         """Return the loss by bins of t and the variational bound in bits per dimension (DDPM eq. 5).
 
         One random step stands for each bin, which estimates the sum over t = 2 ... T without bias; L_0 (t = 1) and L_T
         are computed for every example.
         """
-        keys = random.example_keys(key, batch["position"])
         x0, label = images.to_model(batch["image"]), self.label_of(batch)
         edges = np.round(np.linspace(1, self.schedule.T, TIMESTEP_BINS + 1)).astype(np.int32)
 
@@ -145,35 +141,22 @@ class Diffusion(Task):
         given, free = jnp.split(predict_x0(jnp.tile(x_t, (2, 1, 1, 1)), jnp.tile(t, 2), both), 2)
         return free + guidance * (given - free)
 
-    @functools.lru_cache(maxsize=8)  # noqa: B019  (a task lives as long as the process)
-    def sampler(self, chunk: int, keep: int):
-        """Return the reverse process for `chunk` images at once, mapped over the devices."""
+    def generate(self, variables, batch, keys):
+        """Run the reverse process."""
+        return {"images": images.to_uint8(self.reverse(variables, batch, keys).x)}
+
+    def generate_chain(self, variables, batch, keys):
+        """Run the reverse process; return the "chain" [B, CHAIN_STATES + 1, H, W, C], too."""
+        result = self.reverse(variables, batch, keys, keep=CHAIN_STATES)
+        chain = jnp.concatenate([result.x_t, result.x[None]])
+        return {"images": images.to_uint8(result.x), "chain": images.to_uint8(jnp.moveaxis(chain, 0, 1))}
+
+    def reverse(self, variables, batch, keys, keep=0):
+        """Return what `samplers.sample` makes of noise."""
+        x_T = samplers.prior(self.schedule, random.fold_in(keys, 0), self.spec.image_shape)
         steps = samplers.timesteps(self.schedule.T, self.sampling_steps)
-
-        def generate(tree, batch):
-            variables, key = tree
-            keys = random.example_keys(key, batch["position"])
-            x_T = samplers.prior(self.schedule, random.fold_in(keys, 0), self.spec.image_shape)
-
-            denoise = functools.partial(self.denoise, variables.params, self.label_of(batch))
-            result = samplers.sample(denoise, self.schedule, random.fold_in(keys, 1), x_T, steps, self.eta, keep=keep)
-            chain = jnp.concatenate([result.x_t, result.x[None]])
-            return {"images": images.to_uint8(result.x), "chain": images.to_uint8(jnp.moveaxis(chain, 0, 1))}
-
-        return parallel.map_examples(generate, chunk)
-
-    def draw(self, trained: Trained, n: int, seed: int, keep: int = 0) -> dict[str, np.ndarray]:
-        """Return "images" [n, H, W, C], their "chain" [n, keep + 1, H, W, C], uint8, and "labels" if conditional."""
-        batch = {"position": np.arange(n, dtype=np.int32)}
-        if self.classes:
-            asked = self.config.sampling.label
-            batch["label"] = batch["position"] % self.classes if asked is None else np.full(n, asked, np.int32)
-        drawn = self.sampler(min(n, trained.chunk), keep)((trained.variables, jax.random.key(seed)), batch)
-        return {**drawn, "labels": batch["label"]} if self.classes else drawn
-
-    def sample(self, trained, n, seed):
-        drawn = self.draw(trained, n, seed)
-        return {name: values for name, values in drawn.items() if name != "chain"}
+        denoise = functools.partial(self.denoise, variables.params, self.label_of(batch))
+        return samplers.sample(denoise, self.schedule, random.fold_in(keys, 1), x_T, steps, self.eta, keep=keep)
 
     def figures(self):
         return {
@@ -183,27 +166,25 @@ class Diffusion(Task):
             "loss": self.draw_loss,
         }
 
-    def draw_samples(self, trained: Trained) -> None:
-        """Draw `sampling.n` samples."""
-        sampling = self.config.sampling
-        grid = self.sample(trained, sampling.n, sampling.seed)["images"]
-        how = f"{sampling.sampler}, {self.sampling_steps} steps, seed {sampling.seed}"
-        how += f", labels 0, 1, 2, ... with guidance {sampling.guidance}" if self.classes else ""
-        save_grid(trained.workdir.figures / "samples.png", grid, 8, f"{trained.caption} · {how}")
+    def describe_samples(self):
+        guidance = [f"guidance {self.config.sampling.guidance}"] if self.classes else []
+        steps = f"{self.config.sampling.sampler}, {self.sampling_steps} steps"
+        return [steps, *super().describe_samples(), *guidance]
 
     def draw_reverse_chain(self, trained: Trained) -> None:
         """Draw a few samples on their way from noise (left) to image (right)."""
-        strips = self.draw(trained, CHAIN_IMAGES, self.config.sampling.seed, CHAIN_STATES)["chain"]
-        caption = f"{trained.caption} · reverse process, from x_T (left) to x_0 (right)"
+        seed = self.config.sampling.seed
+        strips = self.sample(trained.variables, CHAIN_IMAGES, seed, self.generate_chain)["chain"]
+        caption = trained.caption.plus("reverse process, from x_T (left) to x_0 (right)")
         save_strips(trained.workdir.figures / "reverse_chain.png", strips, caption)
 
     def draw_forward_chain(self, trained: Trained) -> None:
         """Draw a few test images sinking into noise."""
-        x0 = images.to_model(jnp.asarray(trained.some(self.config.evaluation.split, CHAIN_IMAGES)["image"]))
+        x0 = images.to_model(jnp.asarray(trained.examples(CHAIN_IMAGES)["image"]))
         keys = random.example_keys(jax.random.key(self.config.sampling.seed), jnp.arange(len(x0)))
         steps = np.round(np.linspace(0, self.schedule.T, CHAIN_STATES + 1)).astype(int)
         chain = images.to_uint8(samplers.forward_chain(self.schedule, keys, x0, steps))
-        caption = f"{trained.caption} · forward process, t = {', '.join(map(str, steps))}"
+        caption = trained.caption.plus(f"forward process, t = {', '.join(map(str, steps))}")
         save_strips(trained.workdir.figures / "forward_chain.png", np.moveaxis(np.asarray(chain), 0, 1), caption)
 
     def draw_loss(self, trained: Trained) -> None:
@@ -215,13 +196,8 @@ def sampling_plan(sampling: ConfigDict, T: int) -> tuple[int, float]:
     """Return (number of steps, eta); by default DDIM takes 50 steps and the ancestral sampler all T.
 
     Raises:
-        UserError: no such sampler, or a number of steps or an eta that it cannot take.
+        UserError: a number of steps that it cannot take.
     """
-    if sampling.sampler not in SAMPLERS:
-        near = nearest(sampling.sampler, SAMPLERS)
-        raise UserError(f"sampling.sampler={sampling.sampler!r} is not one of {', '.join(SAMPLERS)}{near}")
-    if not 0.0 <= sampling.eta <= 1.0:
-        raise UserError(f"sampling.eta={sampling.eta} is not between 0 (deterministic) and 1 (ancestral)")
     ancestral = sampling.sampler == "ancestral"
     steps = sampling.steps if sampling.steps is not None else (T if ancestral else min(50, T))
     samplers.timesteps(T, steps)

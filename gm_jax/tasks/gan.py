@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from gm_jax import images, parallel, random
 from gm_jax.errors import UserError
-from gm_jax.figures.arithmetic import parse, save_arithmetic
+from gm_jax.figures.arithmetic import check_terms, parse, save_arithmetic
 from gm_jax.figures.curves import save_curves, save_relation, save_table
 from gm_jax.figures.grid import save_grid
 from gm_jax.figures.interpolation import lerp, save_interpolation, slerp
@@ -25,8 +25,10 @@ from gm_jax.losses.adversarial import make_adversarial
 from gm_jax.metrics import diversity
 from gm_jax.models.gans import make_gan
 from gm_jax.optim import ema_decays
-from gm_jax.step import AXIS, Phase
-from gm_jax.tasks.task import DataSpec, Task, Trained, check_labels
+from gm_jax.stages import Phase, Result
+from gm_jax.state import Tree, Variables
+from gm_jax.step import AXIS
+from gm_jax.tasks.task import DataSpec, Task, Trained, check_label, check_labels
 
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
 PATHS, PATH_STEPS = 4, 10  # interpolations of each kind in their figure
@@ -73,11 +75,12 @@ class GAN(Task):
             DISCRIMINATOR: self.discriminator.init(keys[1], x, label),
         }
 
-    def phases(self):
-        lazy = [Phase(DISCRIMINATOR, self.r1_loss, every=self.settings.r1_every)] if self.settings.r1 else []
+    def phases(self, stage=0):
+        own, every = (DISCRIMINATOR,), self.settings.r1_every
+        lazy = [Phase("r1", own, self.r1_loss, every=every)] if self.settings.r1 else []
         return [
-            Phase(DISCRIMINATOR, self.discriminator_loss, repeats=self.settings.critic_steps),
-            Phase(GENERATOR, self.generator_loss, noise_of=0),
+            Phase(DISCRIMINATOR, own, self.discriminator_loss, repeats=self.settings.critic_steps),
+            Phase(GENERATOR, (GENERATOR,), self.generator_loss, noise_of=DISCRIMINATOR),
             *lazy,
         ]
 
@@ -121,83 +124,84 @@ class GAN(Task):
         """Return the labels of a batch, None if the networks do not see them."""
         return batch["label"] if self.classes else None
 
-    def generate(self, params, model_state, z, label, train=False):
-        """Return images [B, H, W, C] in [-1, 1] and, in training, the networks' new state."""
-        tree, own = {"params": params[GENERATOR], **model_state[GENERATOR]}, list(model_state[GENERATOR])
-        x, new = self.generator.apply(tree, z, label, train=train, mutable=own if train else [])
-        return x, {**model_state, GENERATOR: new} if train else model_state
+    def fake(self, variables, z, label, train=False):
+        """Return images [B, H, W, C] in [-1, 1], and the variables with the generator's new state, if in training."""
+        own = variables.model_state[GENERATOR]
+        tree = {"params": variables.params[GENERATOR], **own}
+        x, new = self.generator.apply(tree, z, label, train=train, mutable=list(own) if train else [])
+        return x, with_state(variables, GENERATOR, new) if train else variables
 
-    def discriminate(self, params, model_state, x, label, keys=None, train=True):
-        """Return logits [B] for images x, in training augmented, and the networks' new state then."""
-        tree, own = {"params": params[DISCRIMINATOR], **model_state[DISCRIMINATOR]}, list(model_state[DISCRIMINATOR])
-        if not train:
-            return self.discriminator.apply(tree, x, label), model_state
+    def discriminate(self, variables, x, label, keys):
+        """Return logits [B] for images x, which are augmented, and the variables with the discriminator's new state."""
+        own = variables.model_state[DISCRIMINATOR]
+        tree = {"params": variables.params[DISCRIMINATOR], **own}
         x = diff_augment.augment(x, random.fold_in(keys, 0), self.settings.augment)
-        logits, new = self.discriminator.apply(tree, x, label, True, keys, mutable=own)
-        return logits, {**model_state, DISCRIMINATOR: new}
+        logits, new = self.discriminator.apply(tree, x, label, True, keys, mutable=list(own))
+        return logits, with_state(variables, DISCRIMINATOR, new)
 
-    def discriminator_loss(self, params, model_state, batch, key):
+    def discriminator_loss(self, variables, batch, context):
         """Tell real images from generated ones and, with `wrong_labels`, from real ones under a wrong label.
 
         The metrics have the loss without the gradient penalty.
         """
         settings, game, label = self.settings, self.game, self.label_of(batch)
-        keys = [random.fold_in(random.example_keys(key, batch["position"]), i) for i in range(6)]
+        keys = [random.fold_in(random.example_keys(context.key, batch["position"]), i) for i in range(6)]
         real = images.to_model(batch["image"])
-        fake, _ = self.generate(params, model_state, self.latents(keys[0]), label, train=True)
-        on_real, state = self.discriminate(params, model_state, real, label, keys[1])
-        on_fake, state = self.discriminate(params, state, fake, label, keys[2])
+        fake, _ = self.fake(variables, self.latents(keys[0]), label, train=True)
+        on_real, after = self.discriminate(variables, real, label, keys[1])
+        on_fake, after = self.discriminate(after, fake, label, keys[2])
         rejected = jnp.mean(game.fake(on_fake))
         if settings.wrong_labels:  # Reed et al. 2016, algorithm 1: half of what is to be rejected
             wrong = (label + random.randint(keys[3], (), 1, self.classes)) % self.classes
-            on_wrong, state = self.discriminate(params, state, real, wrong, keys[4])
+            on_wrong, after = self.discriminate(after, real, wrong, keys[4])
             rejected = 0.5 * (rejected + jnp.mean(game.fake(on_wrong)))
         loss = jnp.mean(game.real(on_real, 1.0 - settings.label_smoothing)) + rejected
         metrics = {"discriminator_loss": loss, **self.opinion(on_real, on_fake)}
         if settings.gradient_penalty:
             share = random.uniform(keys[5])
-            critic = self.critic(params, model_state, label, keys[1])
+            critic = self.critic(variables, label, keys[1])
             penalty = jnp.mean(penalties.gradient_penalty(critic, real, fake, share))
             loss, metrics["penalty"] = loss + settings.gradient_penalty * penalty, penalty
-        return loss, (jax.tree.map(jnp.mean, metrics), state)
+        return loss, result(jax.tree.map(jnp.mean, metrics), DISCRIMINATOR, after)
 
-    def generator_loss(self, params, model_state, batch, key):
+    def generator_loss(self, variables, batch, context):
         """Make the discriminator, as it is after its update, take generated images for real."""
         label = self.label_of(batch)
-        keys = random.example_keys(key, batch["position"])
-        fake, state = self.generate(params, model_state, self.latents(random.fold_in(keys, 0)), label, train=True)
-        logits, _ = self.discriminate(params, model_state, fake, label, random.fold_in(keys, 1))
+        keys = random.example_keys(context.key, batch["position"])
+        fake, after = self.fake(variables, self.latents(random.fold_in(keys, 0)), label, train=True)
+        logits, _ = self.discriminate(variables, fake, label, random.fold_in(keys, 1))
         loss = jnp.mean(self.game.generator(logits))
-        return loss, ({"generator_loss": loss}, state)
+        return loss, result({"generator_loss": loss}, GENERATOR, after)
 
-    def r1_loss(self, params, model_state, batch, key):
+    def r1_loss(self, variables, batch, context):
         """R1 (Mescheder et al. 2018) at every `r1_every`-th step, so much stronger: an update of its own.
 
-        The lazy penalty of StyleGAN2 (Karras et al. 2020, section 3.1), but for its changes to Adam's settings.
+        The lazy penalty of StyleGAN2 (Karras et al. 2020, section 3.1); `optim.discriminator.lazy_correction` makes its
+        changes to Adam's settings, too.
         """
-        keys = random.example_keys(key, batch["position"])
-        critic = self.critic(params, model_state, self.label_of(batch), keys)
+        keys = random.example_keys(context.key, batch["position"])
+        critic = self.critic(variables, self.label_of(batch), keys)
         penalty = jnp.mean(penalties.r1(critic, images.to_model(batch["image"])))
-        return self.settings.r1 * self.settings.r1_every * penalty, ({"r1": penalty}, model_state)
+        return self.settings.r1 * self.settings.r1_every * penalty, Result({"r1": penalty})
 
-    def critic(self, params, model_state, label, keys):
+    def critic(self, variables, label, keys):
         """Return the discriminator as a function of the images alone, whose slope is to be penalised."""
-        return lambda x: self.discriminate(params, model_state, x, label, keys)[0]
+        return lambda x: self.discriminate(variables, x, label, keys)[0]
 
     def opinion(self, on_real, on_fake):
         """Return D(x) and D(G(z)), per example: probabilities where the loss knows them, else what the critic says."""
         squash = jax.nn.sigmoid if self.game.probability else lambda logits: logits
         return {"d_real": squash(on_real), "d_fake": squash(on_fake)}
 
-    def validate(self, variables, batch, key):
+    def validate(self, variables, batch, keys):
         """Return what the discriminator makes of held-out images and of samples, and how alike samples are.
 
         "similarity" is the cosine similarity of two samples, "energy_score" also weighs how unlike the image they are.
         """
-        keys, label = random.example_keys(key, batch["position"]), self.label_of(batch)
-        real = images.to_model(batch["image"])
-        first, second = (self.generate(*variables, self.latents(random.fold_in(keys, i)), label)[0] for i in range(2))
-        on_real, on_fake = (self.discriminate(*variables, x, label, train=False)[0] for x in (real, first))
+        real, label = images.to_model(batch["image"]), self.label_of(batch)
+        first, second = (self.fake(variables, self.latents(random.fold_in(keys, i)), label)[0] for i in range(2))
+        tree = {"params": variables.params[DISCRIMINATOR], **variables.model_state[DISCRIMINATOR]}
+        on_real, on_fake = (self.discriminator.apply(tree, x, label) for x in (real, first))
         return {
             "discriminator_loss": self.game.real(on_real, 1.0) + self.game.fake(on_fake),
             "generator_loss": self.game.generator(on_fake),
@@ -225,42 +229,22 @@ class GAN(Task):
             f"(gan.collapse_alarm={alarm})"
         ]
 
-    @functools.cached_property
-    def renderer(self):
-        """(variables, {"z": [n, D], "label": [n]}) -> uint8 [n, H, W, C], mapped over the devices."""
+    def render(self, variables, batch, keys):
+        """Return the images of the latents "z" of a batch, under its labels."""
+        return images.to_uint8(self.fake(variables, batch["z"], self.label_of(batch))[0])
 
-        def render(variables, batch):
-            return images.to_uint8(self.generate(*variables, batch["z"], self.label_of(batch))[0])
+    def generate(self, variables, batch, keys):
+        return {"images": self.render(variables, {**batch, "z": self.latents(keys)}, keys)}
 
-        return parallel.map_examples(render, self.config.sampling.batch_size)
-
-    def render(self, trained: Trained, z: np.ndarray, label: np.ndarray | int | None = None) -> np.ndarray:
+    def render_all(self, trained: Trained, z: np.ndarray, label: np.ndarray | int | None = None) -> np.ndarray:
         """Return the images uint8 [n, H, W, C] of latents [n, D] under labels [n]; by default `sampling.label` or 0."""
         label = (self.config.sampling.label or 0) if label is None else label
         batch = {"z": np.asarray(z, np.float32), "label": np.broadcast_to(np.int32(label), len(z))}
-        return self.renderer(trained.variables, batch)
+        return self.apply(self.render, trained.variables, {**batch, "position": np.arange(len(z), dtype=np.int32)})
 
     def draw_latents(self, n: int, seed: int) -> np.ndarray:
         """Return the latents [n, D] of the samples 0 ... n - 1 of a seed."""
         return np.asarray(self.latents(random.example_keys(jax.random.key(seed), jnp.arange(n))))
-
-    @functools.lru_cache(maxsize=8)  # noqa: B019  (a task lives as long as the process)
-    def sampler(self, chunk: int):
-        """Return what draws samples, `chunk` at once, mapped over the devices."""
-
-        def draw(tree, batch):
-            variables, key = tree
-            z = self.latents(random.example_keys(key, batch["position"]))
-            return images.to_uint8(self.generate(*variables, z, self.label_of(batch))[0])
-
-        return parallel.map_examples(draw, chunk)
-
-    def sample(self, trained, n, seed):
-        batch, asked = {"position": np.arange(n, dtype=np.int32)}, self.config.sampling.label
-        if self.classes:
-            batch["label"] = batch["position"] % self.classes if asked is None else np.full(n, asked, np.int32)
-        drawn = {"images": self.sampler(min(n, trained.chunk))((trained.variables, jax.random.key(seed)), batch)}
-        return {**drawn, "labels": batch["label"]} if self.classes else drawn
 
     def figures(self):
         classes = {"classes": self.draw_classes} if self.classes else {}
@@ -274,29 +258,24 @@ class GAN(Task):
             **arithmetic,
         }
 
-    def draw_samples(self, trained: Trained) -> None:
-        """Draw `sampling.n` samples."""
-        n, seed = self.config.sampling.n, self.config.sampling.seed
-        caption = f"{trained.caption} · seed {seed}" + (", labels 0, 1, 2, ..." if self.classes else "")
-        save_grid(trained.workdir.figures / "samples.png", self.sample(trained, n, seed)["images"], 8, caption)
-
     def draw_classes(self, trained: Trained) -> None:
         """Draw every class on demand: a row for each, a column for each latent."""
         z = self.draw_latents(PER_CLASS, self.config.sampling.seed)
         label = np.repeat(np.arange(self.classes), PER_CLASS)
-        grid = self.render(trained, np.tile(z, (self.classes, 1)), label)
-        caption = f"{trained.caption} · a row for each of {', '.join(self.spec.label_names)}; a column for each latent"
+        grid = self.render_all(trained, np.tile(z, (self.classes, 1)), label)
+        names = ", ".join(self.spec.label_names)
+        caption = trained.caption.plus(f"a row for each of {names}; a column for each latent")
         save_grid(trained.workdir.figures / "classes.png", grid, PER_CLASS, caption)
 
     def draw_interpolation(self, trained: Trained) -> None:
         """Draw paths between pairs of latents, straight and on great circles."""
         start, end = np.split(self.draw_latents(2 * PATHS, self.config.sampling.seed), 2)
         paths = np.stack([walk(start, end, PATH_STEPS) for walk in (lerp, slerp)], axis=1)
-        caption = f"{trained.caption} · between two latents: a straight path, below it that on a great circle"
+        caption = trained.caption.plus("between two latents: a straight path, below it that on a great circle")
         save_interpolation(
             trained.workdir.figures / "interpolation.png",
             paths.reshape(2 * PATHS, PATH_STEPS, -1),
-            functools.partial(self.render, trained),
+            functools.partial(self.render_all, trained),
             caption,
         )
 
@@ -312,6 +291,12 @@ class GAN(Task):
         names = ("discriminator_loss", "energy_score")
         save_relation(trained.workdir.figures / "quality.png", trained.workdir.metrics, names, trained.caption)
 
+    def check_judge(self, judge):
+        expression = self.config.sampling.arithmetic
+        if expression is not None:
+            terms = parse(expression)
+            check_terms(terms, CANDIDATES, judge().words if any(term.words for term in terms) else ())
+
     def draw_arithmetic(self, trained: Trained) -> None:
         """Draw what `sampling.arithmetic` asks for, such as "red circle - circle + square"."""
         expression, seed = self.config.sampling.arithmetic, self.config.sampling.seed
@@ -320,19 +305,29 @@ class GAN(Task):
             trained.workdir.figures / "arithmetic.png",
             expression,
             self.draw_latents(CANDIDATES, seed),
-            functools.partial(self.render, trained),
+            functools.partial(self.render_all, trained),
             judge,
-            f"{trained.caption} · samples of seed {seed}",
+            trained.caption.plus(f"samples of seed {seed}"),
         )
+
+
+def with_state(variables: Variables, net: str, state: Tree) -> Variables:
+    """Return the variables with a new state of one network."""
+    return variables._replace(model_state={**variables.model_state, net: state})
+
+
+def result(metrics: dict[str, jax.Array], net: str, after: Variables) -> Result:
+    """Return a phase's result, which keeps the new state of one network alone."""
+    return Result(metrics, {net: after.model_state[net]})
 
 
 def check_settings(config: ConfigDict, classes: int) -> None:
     """Refuse what `config.gan` cannot mean.
 
     Raises:
-        UserError: an unknown augmentation, labels where there are none, or a number out of its range.
+        UserError: an unknown augmentation, labels where there are none, or settings that do not go together.
     """
-    settings, asked = config.gan, config.sampling.label
+    settings = config.gan
     diff_augment.check(settings.augment)
     if settings.conditional and classes < 2:
         raise UserError(
@@ -341,22 +336,13 @@ def check_settings(config: ConfigDict, classes: int) -> None:
         )
     if settings.wrong_labels and not classes:
         raise UserError("gan.wrong_labels needs labels: set gan.conditional=True")
-    if asked is not None and not 0 <= asked < classes:
-        raise UserError(f"sampling.label={asked} is not one of the {classes} classes")
-    if not 0.0 <= settings.label_smoothing < 1.0:
-        raise UserError(f"gan.label_smoothing={settings.label_smoothing} is not in [0, 1)")
+    check_label(config, classes)
     if settings.label_smoothing and not make_adversarial(settings.loss).targets:
         raise UserError(
             f"gan.label_smoothing means nothing for gan.loss={settings.loss}, which has no targets: set it 0"
         )
     if config.sampling.arithmetic is not None:
         check_arithmetic(config)
-    for name in ("critic_steps", "r1_every"):
-        if settings[name] < 1:
-            raise UserError(f"gan.{name}={settings[name]} must be at least 1")
-    for name in ("gradient_penalty", "r1"):
-        if settings[name] < 0:
-            raise UserError(f"gan.{name}={settings[name]} must not be negative")
 
 
 def check_arithmetic(config: ConfigDict) -> None:
@@ -393,8 +379,6 @@ def check_slope(config: ConfigDict, batch_norm: bool) -> None:
         raise UserError(
             f"optim.discriminator.clip_weights={clip} is for gan.loss=wasserstein, not {settings.loss}: leave it out"
         )
-    if clip is not None and clip <= 0.0:
-        raise UserError(f"optim.discriminator.clip_weights={clip} must be above 0")
     if settings.loss == "wasserstein" and clip is None and not settings.gradient_penalty and not spectral:
         raise UserError(
             "gan.loss=wasserstein needs a critic of bounded slope: set gan.gradient_penalty=10, "

@@ -31,16 +31,12 @@ class GaussianMixture(Baseline):
         super().__init__(config, spec)
         self.components, self.dimensions = config.model.components, config.model.dimensions
         self.pixels = int(np.prod(spec.image_shape))
-        if self.components < 1:
-            raise UserError(f"model.components={self.components} must be at least 1")
-        if config.model.tolerance < 0.0 or config.model.iterations < 1:
-            raise UserError("model.tolerance must not be negative, and model.iterations at least 1")
-        if not 1 <= self.dimensions < self.pixels:
+        if self.dimensions >= self.pixels:
             raise UserError(f"model.dimensions={self.dimensions} is not in 1 ... {self.pixels - 1}, the pixels less 1")
 
     def check_data(self, split, data):
         needed = max(self.components, self.dimensions + 1)
-        if split == "train" and len(data["image"]) < needed:
+        if split == self.config.dataset.split and len(data["image"]) < needed:
             raise UserError(
                 f"{len(data['image'])} training images are too few for model.components={self.components} and "
                 f"model.dimensions={self.dimensions}: {needed} are the least"

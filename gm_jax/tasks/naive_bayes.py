@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from gm_jax import random
 from gm_jax.errors import UserError
-from gm_jax.tasks.baseline import Baseline
+from gm_jax.tasks.baseline import NET, Baseline
 from gm_jax.tasks.task import DataSpec, check_labels
 
 LEAST = float(np.finfo(np.float32).eps)
@@ -28,8 +28,6 @@ class NaiveBayes(Baseline):
                 f"naive Bayes needs labels, and data set '{config.dataset.name}' has none: choose another "
                 "dataset.name, or a folder with a subfolder for each class"
             )
-        if config.model.smoothing <= 0.0:
-            raise UserError(f"model.smoothing={config.model.smoothing} must be above 0: no pixel is certain")
 
     def check_data(self, split, data):
         check_labels(split, data, len(self.spec.label_names))
@@ -67,10 +65,10 @@ class NaiveBayes(Baseline):
     def names(self, weights):
         return list(self.spec.label_names)
 
-    def validate(self, variables, batch, key):
-        joint = self.joint(variables, batch, key)
+    def validate(self, variables, batch, keys):
+        joint = self.log_joint(variables.params[NET], batch, keys)
         return {**self.measure(joint), "accuracy": jnp.argmax(joint, -1) == batch["label"]}
 
-    def sample(self, trained, n, seed):
-        drawn = self.sample_with_k(trained, n, seed)
-        return {"images": drawn["images"], "labels": drawn["k"]}
+    def generate(self, variables, batch, keys):
+        images, k = self.draw_with_choice(variables, keys)
+        return {"images": images, "labels": k}

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from gm_jax import images, parallel, random
-from gm_jax.errors import UserError, nearest
+from gm_jax import images, random
+from gm_jax.errors import UserError
 from gm_jax.figures.curves import save_curves, save_table
 from gm_jax.figures.grid import save_grid, save_versions
 from gm_jax.figures.interpolation import lerp, save_interpolation
@@ -17,11 +17,12 @@ from gm_jax.losses import elbo
 from gm_jax.metrics.latents import active_units
 from gm_jax.metrics.reconstruction import mean_squared_error
 from gm_jax.models.vae import make_vae
-from gm_jax.step import AXIS, Phase
+from gm_jax.stages import Phase, Result
+from gm_jax.step import AXIS
 from gm_jax.tasks.task import DataSpec, Row, Task, Trained
 
 NET = "vae"
-LIKELIHOODS = ("bernoulli", "gaussian")
+PIXELS, LATENTS = 0, 1  # what an example draws: its binary pixels, then latents
 BINARISATIONS = {"none": "grey pixels in [0, 1]", "dynamic": "drawn binary pixels", "threshold": "binary pixels"}
 SAMPLES_AT_ONCE = 10  # importance samples that are decoded together, at most
 RECONSTRUCTIONS = 40
@@ -37,7 +38,7 @@ class VAE(Task):
     def __init__(self, config: ConfigDict, spec: DataSpec):
         super().__init__(config, spec)
         self.settings = config.vae
-        check_settings(config.vae, config.evaluation.importance_samples)
+        check_settings(config.vae)
         learned_scale = config.vae.likelihood == "gaussian" and config.vae.scale is None
         self.network = make_vae(image_shape=spec.image_shape, learned_scale=learned_scale, **config.model)
         self.latent_dim = config.model.latent_dim
@@ -45,18 +46,16 @@ class VAE(Task):
         self.units = {**dict.fromkeys(("elbo", "reconstruction", "importance_weighted_bound"), unit), "kl": "nats"}
 
     def init(self, key):
-        # The warm-up of the KL term needs to know how many updates there were: a state like batch statistics.
-        progress = {"updates": jnp.zeros(())}
-        return {NET: {**self.network.init(key, jnp.zeros((1, *self.spec.image_shape))), "progress": progress}}
+        return {NET: self.network.init(key, jnp.zeros((1, *self.spec.image_shape)))}
 
-    def phases(self):
-        return [Phase(NET, self.loss)]
+    def phases(self, stage=0):
+        return [Phase(NET, (NET,), self.loss)]
 
-    def pixels(self, batch, key):
-        """Return the images [B, H, W, C] in [0, 1] that the model sees; drawn binary ones come from (key, position)."""
+    def pixels(self, batch, keys):
+        """Return the images [B, H, W, C] in [0, 1] that the model sees, binary ones drawn with `keys` [B]."""
         x = images.to_unit(batch["image"])
         if self.settings.binarise == "dynamic":
-            u = random.uniform(random.example_keys(key, batch["position"]), x.shape[1:])
+            u = random.uniform(random.fold_in(keys, PIXELS), x.shape[1:])
             return (u < x).astype(jnp.float32)
         return (x > 0.5).astype(jnp.float32) if self.settings.binarise == "threshold" else x
 
@@ -78,56 +77,51 @@ class VAE(Task):
         log_scale = params[NET]["log_scale"] if learned else jnp.log(self.settings.scale)
         return elbo.gaussian_log_likelihood(x, jax.nn.sigmoid(logits), log_scale), log_ratio
 
-    def loss(self, params, model_state, batch, key):
+    def loss(self, variables, batch, context):
         """Minus the bound that is maximised: the ELBO with beta and free bits, or the importance-weighted one.
 
         beta rises from 0 over the warm-up. The metrics are those of the plain ELBO, whatever is maximised.
         """
-        settings = self.settings
-        pixel_key, noise_key = jax.random.split(key)
-        x = self.pixels(batch, pixel_key)
-        shape = (settings.train_samples, self.latent_dim)
-        noise = random.normal(random.example_keys(noise_key, batch["position"]), shape)
+        settings, params = self.settings, variables.params
+        keys = random.example_keys(context.key, batch["position"])
+        x = self.pixels(batch, keys)
+        noise = random.normal(random.fold_in(keys, LATENTS), (settings.train_samples, self.latent_dim))
         posterior = self.encode(params, x)
         reconstruction, log_ratio = self.weigh(params, x, posterior, noise)
         kl = elbo.kl_divergence(*posterior)
-        updates = model_state[NET]["progress"]["updates"] + 1.0
-        beta = settings.beta * jnp.minimum(1.0, updates / max(settings.warmup_steps, 1))
+        beta = settings.beta * jnp.minimum(1.0, (context.step + 1.0) / max(settings.warmup_steps, 1))
         if settings.train_samples == 1:
             kl_of_batch = jax.lax.pmean(jnp.mean(kl, 0), AXIS)  # of all devices: free bits are not linear
             bound = jnp.mean(reconstruction) - beta * elbo.free_bits(kl_of_batch, settings.free_bits)
         else:
             bound = jnp.mean(elbo.importance_weighted_bound(reconstruction + beta * log_ratio))
         metrics = {"loss": -bound, **jax.tree.map(jnp.mean, self.parts(reconstruction, kl))}
-        return -bound, (metrics, {**model_state, NET: {"progress": {"updates": updates}}})
+        return -bound, Result(metrics)
 
     def parts(self, reconstruction, kl):
         """Return the ELBO of each example [B] and its parts, from log p(x|z) [B, K] and the latents' KL [B, D]."""
         reconstruction, kl = jnp.mean(reconstruction, -1), jnp.sum(kl, -1)
         return {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}
 
-    def validate(self, variables, batch, key):
-        pixel_key, noise_key = jax.random.split(key)
-        x = self.pixels(batch, pixel_key)
-        noise = random.normal(random.example_keys(noise_key, batch["position"]), (1, self.latent_dim))
+    def validate(self, variables, batch, keys):
+        x = self.pixels(batch, keys)
+        noise = random.normal(random.fold_in(keys, LATENTS), (1, self.latent_dim))
         posterior = self.encode(variables.params, x)
         return self.parts(self.weigh(variables.params, x, posterior, noise)[0], elbo.kl_divergence(*posterior))
 
-    def evaluate(self, variables, batch, key):
+    def evaluate(self, variables, batch, keys):
         """Return the ELBO and its parts, the importance-weighted bound, the posterior and the reconstruction's error.
 
         The K samples of both bounds are drawn and weighed chunk by chunk, so that memory stays bounded. The mean
         squared error is that of the image decoded from the posterior mean, against what the encoder saw.
         """
-        pixel_key, noise_key = jax.random.split(key)
-        x = self.pixels(batch, pixel_key)
-        keys = random.example_keys(noise_key, batch["position"])
+        x = self.pixels(batch, keys)
         mean, log_variance = posterior = self.encode(variables.params, x)
         samples = self.config.evaluation.importance_samples
         size = max(n for n in range(1, SAMPLES_AT_ONCE + 1) if samples % n == 0)
 
         def one_chunk(log_sum, chunk):
-            noise = random.normal(random.fold_in(keys, chunk), (size, self.latent_dim))
+            noise = random.normal(random.fold_in(keys, LATENTS + chunk), (size, self.latent_dim))
             reconstruction, log_ratio = self.weigh(variables.params, x, posterior, noise)
             log_weight = elbo.importance_weighted_bound(reconstruction + log_ratio)
             return jnp.logaddexp(log_sum, log_weight), jnp.mean(reconstruction, -1)
@@ -143,57 +137,36 @@ class VAE(Task):
             "posterior_variance": jnp.exp(log_variance),
         }
 
-    def derive(self, values):
+    def derive(self, moments):
         """Return how many latents are used; the averages of posterior mean and variance are there already."""
-        return {"active_units": active_units(values["posterior_mean"])}
+        return {"active_units": active_units(moments["posterior_mean"])}
 
     def picture(self, params, z):
         """Return the mean images of p(x|z), uint8 [B, H, W, C], for latents [B, D]."""
         return images.unit_to_uint8(jax.nn.sigmoid(self.decode(params, z)))
 
-    @functools.cached_property
-    def decoder(self):
-        """(params, {"z": [n, D]}) -> uint8 [n, H, W, C], mapped over the devices."""
-        return parallel.map_examples(
-            lambda params, batch: self.picture(params, batch["z"]), self.config.sampling.batch_size
-        )
+    def decode_latents(self, variables, batch, keys):
+        """Return the images of the latents "z" of a batch."""
+        return self.picture(variables.params, batch["z"])
 
-    @functools.cached_property
-    def encoder(self):
-        """(params, {"image", "position"}) -> "seen" uint8 [n, H, W, C] and posterior "mean" [n, D], mapped likewise."""
-
-        def encode(params, batch):
-            pixel_key, _ = jax.random.split(jax.random.key(self.config.seed))  # the pixels that are evaluated
-            x = self.pixels(batch, pixel_key)
-            return {"seen": images.unit_to_uint8(x), "mean": self.encode(params, x)[0]}
-
-        return parallel.map_examples(encode, self.config.sampling.batch_size)
+    def encode_images(self, variables, batch, keys):
+        """Return the images as they are "seen", uint8, and the posterior "mean" [B, D]."""
+        x = self.pixels(batch, keys)
+        return {"seen": images.unit_to_uint8(x), "mean": self.encode(variables.params, x)[0]}
 
     def encode_some(self, trained: Trained, n: int | None) -> dict[str, np.ndarray]:
-        """Return n held-out examples with what `encoder` makes of them."""
-        batch = trained.some(self.config.evaluation.split, n)
-        return {**batch, **self.encoder(trained.variables.params, batch)}
+        """Return n held-out examples, with the pixels that are evaluated, and what `encode_images` makes of them."""
+        batch = trained.examples(n)
+        return {**batch, **self.apply(self.encode_images, trained.variables, batch, self.config.seed)}
 
     def decode_all(self, trained: Trained, z: np.ndarray) -> np.ndarray:
         """Return the images uint8 [n, H, W, C] of latents [n, D]."""
-        return self.decoder(trained.variables.params, {"z": np.asarray(z, np.float32)})
+        batch = {"z": np.asarray(z, np.float32), "position": np.arange(len(z), dtype=np.int32)}
+        return self.apply(self.decode_latents, trained.variables, batch)
 
-    @functools.lru_cache(maxsize=8)  # noqa: B019  (a task lives as long as the process)
-    def sampler(self, chunk: int):
-        """Return what decodes latents from the prior, `chunk` at once, mapped over the devices."""
-
-        def draw(tree, batch):
-            params, key = tree
-            z = random.normal(random.example_keys(key, batch["position"]), (self.latent_dim,))
-            return self.picture(params, z)
-
-        return parallel.map_examples(draw, chunk)
-
-    def sample(self, trained, n, seed):
+    def generate(self, variables, batch, keys):
         """Decode the mean image of each z ~ N(0, I)."""
-        batch = {"position": np.arange(n, dtype=np.int32)}
-        draw = self.sampler(min(n, trained.chunk))
-        return {"images": draw((trained.variables.params, jax.random.key(seed)), batch)}
+        return {"images": self.picture(variables.params, random.normal(keys, (self.latent_dim,)))}
 
     def rows(self, trained, n):
         """Return samples, and the first held-out images decoded from their posterior means, below what they were."""
@@ -218,17 +191,14 @@ class VAE(Task):
         save_curves(trained.workdir.figures / "curves.png", trained.workdir.metrics, names, trained.caption)
         save_table(trained.workdir.figures / "curves.md", trained.workdir.metrics, names)
 
-    def draw_samples(self, trained: Trained) -> None:
-        """Draw `sampling.n` samples."""
-        n, seed = self.config.sampling.n, self.config.sampling.seed
-        caption = f"{trained.caption} · means of p(x|z) for z from the prior, seed {seed}"
-        save_grid(trained.workdir.figures / "samples.png", self.sample(trained, n, seed)["images"], 8, caption)
+    def describe_samples(self):
+        return ["means of p(x|z) for z from the prior", *super().describe_samples()]
 
     def draw_reconstructions(self, trained: Trained) -> None:
         """Draw held-out images, each above its reconstruction from the posterior mean."""
         encoded = self.encode_some(trained, RECONSTRUCTIONS)
         versions = [encoded["seen"], self.decode_all(trained, encoded["mean"])]
-        caption = f"{trained.caption} · {self.config.evaluation.split} images, each above its reconstruction"
+        caption = trained.caption.plus(f"{self.config.evaluation.split} images, each above its reconstruction")
         save_versions(trained.workdir.figures / "reconstructions.png", versions, 10, caption)
 
     def draw_interpolation(self, trained: Trained) -> None:
@@ -242,8 +212,8 @@ class VAE(Task):
         decoded = [self.decode_all(trained, z) for z in drawn]
         ends = [np.concatenate([encoded["seen"][part], x]) for part, x in zip((start, end), decoded, strict=True)]
         latents = lerp(*pairs, PATH_STEPS)
-        caption = (
-            f"{trained.caption} · straight paths in the latent space between the images at both ends; in the last "
+        caption = trained.caption.plus(
+            "straight paths in the latent space between the images at both ends; in the last "
             f"{PRIOR_PATHS} rows between draws of the prior"
         )
         save_interpolation(path, latents, functools.partial(self.decode_all, trained), caption, ends)
@@ -251,39 +221,28 @@ class VAE(Task):
     def draw_latents(self, trained: Trained) -> None:
         """Scatter the posterior means of held-out images by class."""
         encoded = self.encode_some(trained, self.config.evaluation.n)
-        caption = f"{trained.caption} · posterior means of {len(encoded['mean'])} {self.config.evaluation.split} images"
+        caption = trained.caption.plus(
+            f"posterior means of {len(encoded['mean'])} {self.config.evaluation.split} images"
+        )
         names = self.spec.label_names
         save_latent_map(trained.workdir.figures / "latents.png", encoded["mean"], encoded.get("label"), names, caption)
 
     def draw_manifold(self, trained: Trained) -> None:
         """Draw the images of a plane of two latents."""
         grid = self.decode_all(trained, gaussian_plane(MANIFOLD))
-        caption = f"{trained.caption} · the latent plane at the Gaussian's quantiles"
+        caption = trained.caption.plus("the latent plane at the Gaussian's quantiles")
         save_grid(trained.workdir.figures / "manifold.png", grid, MANIFOLD, caption)
 
 
-def check_settings(settings: ConfigDict, importance_samples: int) -> None:
+def check_settings(settings: ConfigDict) -> None:
     """Refuse what `config.vae` cannot mean.
 
     Raises:
-        UserError: an unknown likelihood or binarisation, or a number out of its range.
+        UserError: saying which settings do not go together.
     """
-    for key, known in (("likelihood", LIKELIHOODS), ("binarise", BINARISATIONS)):
-        if settings[key] not in known:
-            near = nearest(settings[key], known)
-            raise UserError(f"vae.{key}={settings[key]!r} is not one of {', '.join(known)}{near}")
     if settings.likelihood == "gaussian" and settings.binarise != "none":
         raise UserError(f"vae.binarise={settings.binarise} makes binary pixels: set vae.likelihood=bernoulli")
-    if settings.scale is not None and (settings.likelihood != "gaussian" or settings.scale <= 0):
-        raise UserError(f"vae.scale={settings.scale} is a standard deviation above 0, of vae.likelihood=gaussian alone")
-    for name, value in (
-        ("vae.train_samples", settings.train_samples),
-        ("evaluation.importance_samples", importance_samples),
-    ):
-        if value < 1:
-            raise UserError(f"{name}={value} must be at least 1")
-    for name in ("beta", "warmup_steps", "free_bits"):
-        if settings[name] < 0:
-            raise UserError(f"vae.{name}={settings[name]} must not be negative")
+    if settings.scale is not None and settings.likelihood != "gaussian":
+        raise UserError(f"vae.scale={settings.scale} is the standard deviation of vae.likelihood=gaussian alone")
     if settings.free_bits and settings.train_samples > 1:
         raise UserError("vae.free_bits is for vae.train_samples=1: an importance-weighted bound has no KL of its own")

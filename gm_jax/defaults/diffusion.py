@@ -1,0 +1,49 @@
+"""What every diffusion model starts from, and the ranges of its keys."""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from gm_jax.defaults.base import base_config
+
+RANGES = {
+    "diffusion.timesteps": "[1, inf)",
+    "diffusion.schedule": ("cosine", "linear", "exploding"),
+    "diffusion.beta_start": "(0, inf)",
+    "diffusion.beta_end": "(0, inf)",
+    "diffusion.prediction": ("noise", "velocity", "image"),
+    "diffusion.objective": ("noise", "velocity", "image"),
+    "diffusion.label_dropout": "[0, 1]",
+    "sampling.sampler": ("ddim", "ancestral"),
+    "sampling.steps": "[1, inf)",
+    "sampling.eta": "[0, 1]",
+}
+
+
+def diffusion_config() -> ConfigDict:
+    """Return what every diffusion model starts from: eq. (4) of the report without labels, DDIM in 50 steps."""
+    config = base_config("diffusion")
+    config.model.width = 64
+    config.model.multipliers = (1, 2, 2)
+    config.model.blocks = 2
+    config.model.attention = ()  # grids at which every block attends; the middle always does
+    config.model.heads = 1
+    config.model.dropout = 0.0
+    config.model.dense = 0
+    config.model.space_to_depth = 1
+
+    config.diffusion = ConfigDict()
+    config.diffusion.timesteps = 1000
+    config.diffusion.schedule = "linear"  # betas that grow in equal steps ... (or cosine, exploding)
+    config.diffusion.beta_start = placeholder(float)  # ... from here (None: 1e-4) ...
+    config.diffusion.beta_end = placeholder(float)  # ... to here (None: 0.02; exploding: 0.04)
+    config.diffusion.prediction = "noise"  # what the network says, and ...
+    config.diffusion.objective = "noise"  # ... whose squared error is minimised: noise (eq. (4)), velocity or image
+    config.diffusion.conditional = False  # True: see labels, if the data have any
+    config.diffusion.label_dropout = 0.1  # share of labels that training hides, for guidance
+
+    config.sampling.sampler = "ddim"  # or ancestral
+    config.sampling.steps = placeholder(int)  # None: 50 for ddim, all for ancestral
+    config.sampling.eta = 0.0  # of ddim: 0 adds no noise, 1 is ancestral sampling in few steps
+    config.sampling.guidance = 1.0  # 1: the plain conditional model, 0: the unconditional one
+    config.sampling.label = placeholder(int)  # None: all classes in turn
+    return config

@@ -1,0 +1,3 @@
+"""The ranges of naive Bayes' keys."""
+
+RANGES = {"model.smoothing": "(0, inf)"}  # no pixel is certain

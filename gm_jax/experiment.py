@@ -1,0 +1,91 @@
+"""An experiment: a config and the kind of data it meets. Networks, stages, optimisers and steps follow, and no more."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from gm_jax import parallel
+from gm_jax.optim import ema_decays, make_optimizers
+from gm_jax.stages import Stage, check_stages
+from gm_jax.state import TrainState, Tree, Variables, create
+from gm_jax.step import make_train_call, make_train_step
+from gm_jax.tasks import DataSpec, make_task
+
+
+class Experiment:
+    """What a config means, as functions of (config, seed, step): no files, no data.
+
+    Attributes:
+        config: resolved.
+        spec: of the data.
+        task: what `config.task` names.
+        stages: of the training, see `Stage`.
+    """
+
+    def __init__(self, config: ConfigDict, spec: DataSpec):
+        """Build the task.
+
+        Raises:
+            UserError: a key out of its range, or a config that does not fit the data or itself.
+        """
+        self.config, self.spec = config, spec
+        self.task = make_task(config, spec)
+        self.stages: tuple[Stage, ...] = tuple(self.task.stages())
+        check_stages(self.stages, config.steps_per_call)
+
+    @functools.cached_property
+    def networks(self) -> tuple[str, ...]:
+        """The names of the networks."""
+        return tuple(jax.eval_shape(self.task.init, jax.random.key(0)))
+
+    def optimizers(self, stage: int = 0) -> dict[str, Any]:
+        """Return the optax transformation of each network in a stage; their states have one shape in all stages."""
+        return make_optimizers(self.config, self.networks, self.stages[stage].phases)
+
+    def initial(self, key: jax.Array, fitted: dict[str, Tree] | None = None) -> TrainState:
+        """Return the state at step 0; parameters that are `fitted` replace the random ones of their network."""
+        variables = self.task.init(key)
+        variables |= {net: {**variables[net], "params": params} for net, params in (fitted or {}).items()}
+        decays = ema_decays(self.config, variables)
+        return create(variables, self.optimizers(), decays, self.task.init_memory(key))
+
+    def state_shapes(self) -> TrainState:
+        """Return the shapes and dtypes of the state; a config that cannot work fails here."""
+        return jax.eval_shape(self.initial, jax.random.key(0))
+
+    def init_state(self, fitted: dict[str, Tree] | None = None) -> TrainState:
+        """Return the state at step 0, on all devices."""
+        # Jitted, so that the compilation cache serves it: op by op it takes several times as long. It runs once, and
+        # optimising that many random draws took four times as long as compiling them plainly.
+        plainly = {"xla_backend_optimization_level": 0}
+        jitted = jax.jit(self.initial, out_shardings=parallel.replicated(), compiler_options=plainly)
+        return jitted(jax.random.key(self.config.seed), fitted)
+
+    def begin(self, stage: int, state: TrainState) -> TrainState:
+        """Return the state with which a stage begins, once the one before has ended: some optimisers start anew."""
+        fresh = self.stages[stage].fresh
+        if not fresh:
+            return state
+        optimizers = self.optimizers(stage)
+
+        def start(params):
+            return {net: optimizers[net].init(params[net]) for net in fresh}
+
+        opt_state = jax.jit(start, out_shardings=parallel.replicated())({net: state.params[net] for net in fresh})
+        return state.replace(opt_state={**state.opt_state, **opt_state})
+
+    def train_step(self, stage: int = 0) -> Callable:
+        """Return the pure step of a stage, (state, batch) -> (state, metrics); see `make_train_step`."""
+        decays = ema_decays(self.config, self.networks)
+        return make_train_step(self.stages[stage].phases, self.optimizers(stage), decays, self.config.seed)
+
+    def train_call(self, stage: int = 0) -> Callable:
+        """Return the function that the loop calls, mapped over the devices; see `parallel.map_training`."""
+        return parallel.map_training(make_train_call(self.train_step(stage)))
+
+    def trained_variables(self, state: TrainState) -> Variables:
+        """Return what samples and evaluation use of a state."""
+        return self.task.standing(state.averaged())
