@@ -278,6 +278,11 @@ def test_cross_entropy_with_smoothing_equals_numpy():
         np.testing.assert_allclose(loss, -(target * log_p).sum(1), rtol=1e-5)
 
 
+def test_the_first_bin_of_confidence_holds_0_too():
+    bins = np.asarray(metrics.calibration(np.array([0.0, 0.25, 0.26, 1.0]), np.ones(4, bool), 4))[..., 0]
+    np.testing.assert_array_equal(bins.argmax(1), [0, 0, 1, 3])
+
+
 def test_calibration_and_confusion_equal_numpy():
     n, bins, classes = 500, 15, 3
     confidence = np.concatenate([RNG.uniform(1 / 3, 1, n - 2), [1.0, 1 / 15]]).astype(np.float32)

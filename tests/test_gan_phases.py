@@ -1,5 +1,7 @@
 """GANs with toy networks: each phase, validation, statistics, samples and figures against NumPy."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -368,6 +370,9 @@ def test_a_label_is_drawn_on_demand_and_arithmetic_judged_where_it_has_words(tmp
     assert (expression, judge) == ("0,3 - 8", None)
     np.testing.assert_allclose(candidates, latents(11, 0), atol=1e-6)
     np.testing.assert_array_equal(decode(z), task.render_all(run, z))
+    task.config.sampling.arithmetic = "red - 3"  # some words are enough to ask the judge
+    task.figures()["arithmetic"](dataclasses.replace(run, judge=lambda: "judge"))
+    assert seen["arithmetic.png"][3] == "judge"
 
 
 def test_without_labels_nothing_is_of_a_class(tmp_path):

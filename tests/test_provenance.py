@@ -91,6 +91,7 @@ def test_arithmetic_that_the_judge_does_not_understand_is_refused_before_trainin
 
     check("red circle - circle + square")
     check("3,17 - 5 + 19999", judge=None)
+    check("red circle - 3,17 + square")
     with pytest.raises(UserError, match="does not know 'squid'"):
         check("red squid - blue")
     with pytest.raises(UserError, match="names sample 20000, but there are 20000, from 0"):

@@ -374,6 +374,12 @@ def test_gaussian_plane_holds_equal_probabilities():
     assert np.all(np.diff(plane[:, 0, 1]) < 0) and np.all(plane[:, 1, 0] == plane[0, 1, 0])
 
 
+def test_numbers_say_what_they_are_measured_in():
+    unit = "nats per image of drawn binary pixels, bernoulli likelihood"
+    task = toy_task("vae_mnist", vae__binarise="dynamic")
+    assert task.units == {**dict.fromkeys(("elbo", "reconstruction", "importance_weighted_bound"), unit), "kl": "nats"}
+
+
 def test_active_units_and_principal_plane():
     latents = RNG.normal(size=(500, 5)) * np.array([1.0, 0.05, 3.0, 0.2, 0.0])
     assert active_units(Moments.of(latents)) == 3
