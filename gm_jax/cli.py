@@ -17,8 +17,8 @@ from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
 from gm_jax.defaults import table
+from gm_jax.defaults.table import flatten
 from gm_jax.errors import UserError, nearest
-from gm_jax.workdir import flatten
 
 TOLD = ("", "image_shape", "classes", "outputs", "learned_scale", "axis_name", "name", "parent")  # not by configs
 

@@ -9,9 +9,9 @@ from ml_collections import ConfigDict
 
 from gm_jax.data import Dataset
 from gm_jax.data.pipeline import arrays, hold_out
+from gm_jax.defaults.table import flatten
 from gm_jax.experiment import Experiment
 from gm_jax.tasks.task import Source
-from gm_jax.workdir import flatten
 
 
 class Portion(NamedTuple):

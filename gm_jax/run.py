@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from gm_jax import data, parallel
 from gm_jax.checkpoint import Checkpoints, Damaged
 from gm_jax.data import pipeline, shapes
-from gm_jax.defaults.table import modes
+from gm_jax.defaults.table import flatten, modes
 from gm_jax.errors import UserError
 from gm_jax.experiment import Experiment
 from gm_jax.figures.caption import Caption
@@ -23,7 +23,7 @@ from gm_jax.state import TrainState
 from gm_jax.step import flat
 from gm_jax.tasks import DataSpec, Task
 from gm_jax.tasks.task import Source, Trained, take
-from gm_jax.workdir import Workdir, flatten, is_neutral
+from gm_jax.workdir import Workdir, is_neutral
 
 VALIDATION, SEEN = "validation", "seen"  # what scores during training are logged under
 

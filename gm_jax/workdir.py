@@ -11,6 +11,7 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
+from gm_jax.defaults.table import flatten
 from gm_jax.errors import UserError
 
 # Keys that cannot change the numbers of a run, so that they may differ when it goes on. Where the data lie is such a
@@ -25,17 +26,6 @@ FORMAT = 2  # of what lies in a workdir; it grows when older checkpoints and con
 def is_neutral(key: str) -> bool:
     """True for a dotted key that may change when a run is resumed."""
     return any(key == name or (name.endswith(".") and key.startswith(name)) for name in NEUTRAL)
-
-
-def flatten(config: ConfigDict | dict, prefix: str = "") -> dict[str, Any]:
-    """Return {dotted key: value}, with tuples as lists, as JSON has them."""
-    flat = {}
-    for key, value in config.items():
-        if isinstance(value, ConfigDict | dict):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
-    return flat
 
 
 def write_json(path: Path, value: Any) -> None:

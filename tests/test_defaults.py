@@ -4,12 +4,13 @@ import pytest
 
 from gm_jax.defaults import base_config, gan_config, set_epochs
 from gm_jax.defaults import table as defaults
+from gm_jax.defaults.table import flatten
 from gm_jax.errors import UserError
 from gm_jax.experiment import Experiment
 from gm_jax.portions import count_epochs
 from gm_jax.run import open_training
 from gm_jax.tasks import TASKS, DataSpec
-from gm_jax.workdir import Workdir, flatten
+from gm_jax.workdir import Workdir
 from tests.tiny import CONFIGS, EXPERIMENTS, load, open_tiny, shrunk
 
 MNIST = DataSpec((28, 28, 1), tuple("0123456789"))

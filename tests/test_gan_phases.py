@@ -14,7 +14,7 @@ from gm_jax.layers import diff_augment
 from gm_jax.stages import stable_hash
 from gm_jax.state import Variables, create
 from gm_jax.step import AXIS, make_train_call, make_train_step
-from gm_jax.tasks import gan
+from gm_jax.tasks import gan_figures
 from gm_jax.tasks import task as base
 from gm_jax.tasks.gan import DISCRIMINATOR, GENERATOR
 from tests.test_step import map_over
@@ -334,7 +334,9 @@ def test_samples_and_figures_are_what_the_generator_draws(tmp_path, monkeypatch)
     same_pictures(task.render_all(run, z, 2), pictures(task, variables, z, 0 * turns[:3] + 2))
 
     samples = record(monkeypatch, base, "save_grid")
-    seen = record(monkeypatch, gan, "save_grid", "save_interpolation", "save_curves", "save_table", "save_relation")
+    seen = record(
+        monkeypatch, gan_figures, "save_grid", "save_interpolation", "save_curves", "save_table", "save_relation"
+    )
     for figure in task.figures().values():
         figure(run)
     losses = ["discriminator_loss", "generator_loss"]
@@ -357,13 +359,13 @@ def test_samples_and_figures_are_what_the_generator_draws(tmp_path, monkeypatch)
 
 def test_a_label_is_drawn_on_demand_and_arithmetic_judged_where_it_has_words(tmp_path, monkeypatch):
     task, variables = make(sampling__label=2, sampling__arithmetic="0,3 - 8")
-    run, seen = trained(variables, tmp_path), record(monkeypatch, gan, "save_arithmetic")
+    run, seen = trained(variables, tmp_path), record(monkeypatch, gan_figures, "save_arithmetic")
     drawn = task.sample(run.variables, 2, 5)
     np.testing.assert_array_equal(drawn["labels"], [2, 2])
     same_pictures(drawn["images"], pictures(task, variables, latents(2, 5), np.array([2, 2])))
     z = weights(3, LATENTS)
     same_pictures(task.render_all(run, z), pictures(task, variables, z, np.array([2, 2, 2])))
-    monkeypatch.setattr(gan, "CANDIDATES", 11)
+    monkeypatch.setattr(gan_figures, "CANDIDATES", 11)
     assert "classes" in task.figures()
     task.figures()["arithmetic"](run)
     expression, candidates, decode, judge, _ = seen["arithmetic.png"]

@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-from gm_jax.workdir import flatten
+from gm_jax.defaults.table import flatten
 from tests.tiny import EXPERIMENTS, load
 
 GAN = "test_gan_phases::test_losses_of_both_networks"

@@ -13,11 +13,21 @@ from ml_collections import ConfigDict
 
 from gm_jax.defaults import base
 from gm_jax.errors import UserError, nearest
-from gm_jax.workdir import flatten
 
 Range = str | tuple[str, ...]
 
 MODES = ("train", "sample", "evaluate", "figures")  # of every task
+
+
+def flatten(config: ConfigDict | dict, prefix: str = "") -> dict[str, Any]:
+    """Return {dotted key: value}, with tuples as lists, as JSON has them."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict | dict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat
 
 
 def of_task(task: str, name: str, default: Any) -> Any:

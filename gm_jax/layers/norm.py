@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -81,3 +82,21 @@ def batch_norm(train: bool, axis_name: str | None, dtype: str | None = None, **s
     forget quickly (momentum 0.9), so that they fit the weights also at the end of a short run.
     """
     return BatchNorm(train, axis_name, dtype=dtype, **settings)
+
+
+STANDING = 10  # batches over which standing statistics are taken
+
+
+def standing_statistics(draw: Callable[[Any, jax.Array], Any], statistics: Any) -> Any:
+    """Return the mean batch statistics of STANDING batches (standing statistics of BigGAN, Brock et al. 2019).
+
+    `draw(statistics, key)` runs the network once in training and returns the statistics moved by that batch;
+    `statistics` has the shapes.
+    """
+
+    def move(moved, key):
+        return draw(moved, key), None
+
+    nothing = jax.tree.map(jnp.zeros_like, statistics)
+    moved, _ = jax.lax.scan(move, nothing, jax.random.split(jax.random.key(0), STANDING))
+    return jax.tree.map(lambda x: x / (1.0 - BatchNorm.momentum**STANDING), moved)

@@ -13,13 +13,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from gm_jax import images, parallel, random
-from gm_jax.errors import UserError
-from gm_jax.figures.arithmetic import check_terms, parse, save_arithmetic
-from gm_jax.figures.curves import save_curves, save_relation, save_table
-from gm_jax.figures.grid import save_grid
-from gm_jax.figures.interpolation import lerp, save_interpolation, slerp
 from gm_jax.layers import diff_augment
-from gm_jax.layers.norm import BatchNorm
+from gm_jax.layers.norm import standing_statistics
 from gm_jax.losses import penalties
 from gm_jax.losses.adversarial import make_adversarial
 from gm_jax.metrics import diversity
@@ -28,17 +23,15 @@ from gm_jax.optim import ema_decays
 from gm_jax.stages import Phase, Result
 from gm_jax.state import Tree, Variables
 from gm_jax.step import AXIS
-from gm_jax.tasks.task import DataSpec, Task, Trained, check_label, check_labels
+from gm_jax.tasks.gan_figures import GANFigures
+from gm_jax.tasks.gan_settings import check_settings, check_slope
+from gm_jax.tasks.task import DataSpec, check_labels
 
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
-PATHS, PATH_STEPS = 4, 10  # interpolations of each kind in their figure
-PER_CLASS = 10  # samples of each class in their figure
 COMPARED = 1000  # real images whose pairs tell how alike images are
-STANDING = 10  # batches of samples whose statistics an averaged generator gets
-CANDIDATES = 20_000  # samples among which the judge of latent arithmetic chooses
 
 
-class GAN(Task):
+class GAN(GANFigures):
     """Two networks with an optimiser each, and up to three phases: discriminator, generator, lazy R1 penalty.
 
     Real and generated images are normalised apart where the discriminator has batch norm, as DCGAN does it. A phase
@@ -98,23 +91,21 @@ class GAN(Task):
     @functools.cached_property
     def measure_statistics(self):
         """variables -> model_state whose batch statistics are those of STANDING batches of samples."""
-        generator = self.generator.clone(axis_name=None)
+        return jax.jit(self.standing_state, out_shardings=parallel.replicated())
 
-        def measure(variables):
-            label = jnp.arange(self.config.batch_size) % self.classes if self.classes else None
+    def standing_state(self, variables):
+        """Return the model_state of `measure_statistics`."""
+        n, generator = self.config.batch_size, self.generator.clone(axis_name=None)
+        label = jnp.arange(n) % self.classes if self.classes else None
 
-            def draw(statistics, key):
-                z = jax.random.normal(key, (self.config.batch_size, self.config.model.latent_dim))
-                tree = {"params": variables.params[GENERATOR], "batch_stats": statistics}
-                return generator.apply(tree, z, label, train=True, mutable=["batch_stats"])[1]["batch_stats"], None
+        def draw(statistics, key):
+            z = jax.random.normal(key, (n, self.config.model.latent_dim))
+            tree = {"params": variables.params[GENERATOR], "batch_stats": statistics}
+            return generator.apply(tree, z, label, train=True, mutable=["batch_stats"])[1]["batch_stats"]
 
-            own = variables.model_state[GENERATOR]
-            nothing = jax.tree.map(jnp.zeros_like, own["batch_stats"])
-            moved, _ = jax.lax.scan(draw, nothing, jax.random.split(jax.random.key(0), STANDING))
-            statistics = jax.tree.map(lambda x: x / (1.0 - BatchNorm.momentum**STANDING), moved)
-            return {**variables.model_state, GENERATOR: {**own, "batch_stats": statistics}}
-
-        return jax.jit(measure, out_shardings=parallel.replicated())
+        own = variables.model_state[GENERATOR]
+        statistics = standing_statistics(draw, own["batch_stats"])
+        return {**variables.model_state, GENERATOR: {**own, "batch_stats": statistics}}
 
     def latents(self, keys):
         """Return z ~ N(0, I) of each key: [B, D]."""
@@ -236,80 +227,6 @@ class GAN(Task):
     def generate(self, variables, batch, keys):
         return {"images": self.render(variables, {**batch, "z": self.latents(keys)}, keys)}
 
-    def render_all(self, trained: Trained, z: np.ndarray, label: np.ndarray | int | None = None) -> np.ndarray:
-        """Return the images uint8 [n, H, W, C] of latents [n, D] under labels [n]; by default `sampling.label` or 0."""
-        label = (self.config.sampling.label or 0) if label is None else label
-        batch = {"z": np.asarray(z, np.float32), "label": np.broadcast_to(np.int32(label), len(z))}
-        return self.apply(self.render, trained.variables, {**batch, "position": np.arange(len(z), dtype=np.int32)})
-
-    def draw_latents(self, n: int, seed: int) -> np.ndarray:
-        """Return the latents [n, D] of the samples 0 ... n - 1 of a seed."""
-        return np.asarray(self.latents(random.example_keys(jax.random.key(seed), jnp.arange(n))))
-
-    def figures(self):
-        classes = {"classes": self.draw_classes} if self.classes else {}
-        arithmetic = {"arithmetic": self.draw_arithmetic} if self.config.sampling.arithmetic else {}
-        return {
-            "samples": self.draw_samples,
-            "interpolation": self.draw_interpolation,
-            "losses": self.draw_losses,
-            "quality": self.draw_quality,
-            **classes,
-            **arithmetic,
-        }
-
-    def draw_classes(self, trained: Trained) -> None:
-        """Draw every class on demand: a row for each, a column for each latent."""
-        z = self.draw_latents(PER_CLASS, self.config.sampling.seed)
-        label = np.repeat(np.arange(self.classes), PER_CLASS)
-        grid = self.render_all(trained, np.tile(z, (self.classes, 1)), label)
-        names = ", ".join(self.spec.label_names)
-        caption = trained.caption.plus(f"a row for each of {names}; a column for each latent")
-        save_grid(trained.workdir.figures / "classes.png", grid, PER_CLASS, caption)
-
-    def draw_interpolation(self, trained: Trained) -> None:
-        """Draw paths between pairs of latents, straight and on great circles."""
-        start, end = np.split(self.draw_latents(2 * PATHS, self.config.sampling.seed), 2)
-        paths = np.stack([walk(start, end, PATH_STEPS) for walk in (lerp, slerp)], axis=1)
-        caption = trained.caption.plus("between two latents: a straight path, below it that on a great circle")
-        save_interpolation(
-            trained.workdir.figures / "interpolation.png",
-            paths.reshape(2 * PATHS, PATH_STEPS, -1),
-            functools.partial(self.render_all, trained),
-            caption,
-        )
-
-    def draw_losses(self, trained: Trained) -> None:
-        """Plot both losses and the discriminator's opinion over the steps; write the losses as a table, too."""
-        names = ["discriminator_loss", "generator_loss"]
-        path, metrics = trained.workdir.figures / "losses.png", trained.workdir.metrics
-        save_curves(path, metrics, [*names, "d_real", "d_fake"], trained.caption)
-        save_table(path.with_suffix(".md"), metrics, names)
-
-    def draw_quality(self, trained: Trained) -> None:
-        """Plot the samples' energy score over the discriminator's training loss: does that tell how good they are?"""
-        names = ("discriminator_loss", "energy_score")
-        save_relation(trained.workdir.figures / "quality.png", trained.workdir.metrics, names, trained.caption)
-
-    def check_judge(self, judge):
-        expression = self.config.sampling.arithmetic
-        if expression is not None:
-            terms = parse(expression)
-            check_terms(terms, CANDIDATES, judge().words if any(term.words for term in terms) else ())
-
-    def draw_arithmetic(self, trained: Trained) -> None:
-        """Draw what `sampling.arithmetic` asks for, such as "red circle - circle + square"."""
-        expression, seed = self.config.sampling.arithmetic, self.config.sampling.seed
-        judge = trained.judge() if any(term.words for term in parse(expression)) else None
-        save_arithmetic(
-            trained.workdir.figures / "arithmetic.png",
-            expression,
-            self.draw_latents(CANDIDATES, seed),
-            functools.partial(self.render_all, trained),
-            judge,
-            trained.caption.plus(f"samples of seed {seed}"),
-        )
-
 
 def with_state(variables: Variables, net: str, state: Tree) -> Variables:
     """Return the variables with a new state of one network."""
@@ -319,68 +236,3 @@ def with_state(variables: Variables, net: str, state: Tree) -> Variables:
 def result(metrics: dict[str, jax.Array], net: str, after: Variables) -> Result:
     """Return a phase's result, which keeps the new state of one network alone."""
     return Result(metrics, {net: after.model_state[net]})
-
-
-def check_settings(config: ConfigDict, classes: int) -> None:
-    """Refuse what `config.gan` cannot mean.
-
-    Raises:
-        UserError: an unknown augmentation, labels where there are none, or settings that do not go together.
-    """
-    settings = config.gan
-    diff_augment.check(settings.augment)
-    if settings.conditional and classes < 2:
-        raise UserError(
-            f"gan.conditional needs labels of two or more classes, and data set '{config.dataset.name}' has {classes}: "
-            "set gan.conditional=False, choose another dataset.name, or a folder with a subfolder for each class"
-        )
-    if settings.wrong_labels and not classes:
-        raise UserError("gan.wrong_labels needs labels: set gan.conditional=True")
-    check_label(config, classes)
-    if settings.label_smoothing and not make_adversarial(settings.loss).targets:
-        raise UserError(
-            f"gan.label_smoothing means nothing for gan.loss={settings.loss}, which has no targets: set it 0"
-        )
-    if config.sampling.arithmetic is not None:
-        check_arithmetic(config)
-
-
-def check_arithmetic(config: ConfigDict) -> None:
-    """Refuse arithmetic that could not be drawn once the networks are trained.
-
-    Raises:
-        UserError: an expression without sense, words without a judge, or classes that the samples do not share.
-    """
-    expression = config.sampling.arithmetic
-    if any(term.words for term in parse(expression)) and not config.evaluation.judge:
-        raise UserError(
-            f"sampling.arithmetic={expression!r} has words, for which it needs a judge: give "
-            "--config.evaluation.judge=WORKDIR of a trained classifier, or =shapes, or name samples by their numbers"
-        )
-    if config.gan.conditional and config.sampling.label is None:
-        raise UserError("sampling.arithmetic needs samples of one class here: give sampling.label, too")
-
-
-def check_slope(config: ConfigDict, batch_norm: bool) -> None:
-    """Refuse what bounds the slope of a critic wrongly, and a Wasserstein critic whose slope nothing bounds.
-
-    Raises:
-        UserError: saying which settings do not go together.
-    """
-    settings, clip = config.gan, config.optim.discriminator.clip_weights
-    spectral = config.model.discriminator.get("spectral_norm", False)
-    for name in ("gradient_penalty", "r1"):
-        if settings[name] and batch_norm:
-            raise UserError(
-                f"gan.{name} is of each image by itself, and batch norm mixes images: set "
-                "model.discriminator.batch_norm=False"
-            )
-    if clip is not None and settings.loss != "wasserstein":
-        raise UserError(
-            f"optim.discriminator.clip_weights={clip} is for gan.loss=wasserstein, not {settings.loss}: leave it out"
-        )
-    if settings.loss == "wasserstein" and clip is None and not settings.gradient_penalty and not spectral:
-        raise UserError(
-            "gan.loss=wasserstein needs a critic of bounded slope: set gan.gradient_penalty=10, "
-            "optim.discriminator.clip_weights=0.01, or model.discriminator.spectral_norm=True"
-        )
