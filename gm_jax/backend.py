@@ -55,10 +55,14 @@ def set_cache() -> None:
     The default folder has a part of its own for every kind of CPU: a program compiled for one may crash on another.
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        root = Path(os.environ.get("GM_JAX_CACHE", Path.home() / ".cache" / "gm_jax"))
-        jax.config.update("jax_compilation_cache_dir", str(root / "xla" / _cpu()))
+        jax.config.update("jax_compilation_cache_dir", str(cache_root() / "xla" / _cpu()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def cache_root() -> Path:
+    """Return the folder of all that can be computed again: $GM_JAX_CACHE or ~/.cache/gm_jax."""
+    return Path(os.environ.get("GM_JAX_CACHE", Path.home() / ".cache" / "gm_jax")).expanduser()
 
 
 def _cpu() -> str:

@@ -47,13 +47,13 @@ def _seal(content: dict[str, Any]) -> dict[str, Any]:
 
 
 class Checkpoints:
-    """The checkpoints of one run, in `directory`: the last `keep` and the one with the best monitored metric."""
+    """The checkpoints of one run, in `directory`: the last `keep` and the one with the best score."""
 
-    def __init__(self, directory: Path, keep: int = 2, monitor: tuple[str, str] = ("loss", "min")):
-        """`monitor` is the metric's name and "min" or "max"; a value is given with `save`."""
+    def __init__(self, directory: Path, keep: int = 2, better: str = "min"):
+        """Scores, which `save` is given, are better when they are "min" or "max"."""
         self.directory = directory
         self._keep = keep
-        self._monitor = monitor
+        self._better = better
         self._manager: ocp.CheckpointManager | None = None
 
     def steps(self) -> list[int]:
@@ -63,25 +63,24 @@ class Checkpoints:
         return sorted(int(path.name) for path in self.directory.iterdir() if path.name.isdigit())
 
     def best_step(self) -> int | None:
-        """The step with the best monitored metric; None if none has been evaluated."""
+        """The step with the best score; None if none has been evaluated."""
         scores = {step: self._score(step) for step in self.steps()}
         scores = {step: score for step, score in scores.items() if score is not None}
         return max(scores, key=scores.get) if scores else None
 
-    def save(self, step: int, state: TrainState, meta: dict[str, Any], metrics: dict[str, float] | None) -> None:
+    def save(self, step: int, state: TrainState, meta: dict[str, Any], score: float | None) -> None:
         """Start writing a checkpoint; returns when the arrays are copied, the rest happens in the background.
 
-        `meta` must be JSON; `metrics` is this step's evaluation, or None. Files take their final name only when
+        `meta` must be JSON; `score` is that of this step's evaluation, or None. Files take their final name only when
         complete, so a run killed while saving keeps the checkpoint before.
 
         Raises:
             UserError: the checkpoint was not written.
         """
         host = jax.device_get(state)
-        name = self._monitor[0]
         content = {
             "step": step,
-            "score": None if metrics is None or name not in metrics else float(metrics[name]),
+            "score": None if score is None else float(score),
             "leaves": {path: _describe(np.asarray(leaf)) for path, leaf in _leaves(host).items()},
             **meta,
         }
@@ -174,13 +173,13 @@ class Checkpoints:
         return sealed["content"]
 
     def _score(self, step: int) -> float | None:
-        """Return the monitored metric of a checkpoint, signed so that more is better; None if it has none."""
+        """Return the score of a checkpoint, signed so that more is better; None if it has none."""
         try:
             value = self.read_meta(step)["score"]
         except Damaged as error:
             logging.warning("Checkpoint %d is damaged: %s", step, error)
             return None
-        return None if value is None else (value if self._monitor[1] == "max" else -value)
+        return None if value is None else (value if self._better == "max" else -value)
 
     def _move_aside(self, step: int) -> Path:
         path = self.directory / str(step)

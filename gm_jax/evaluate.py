@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gm_jax.judge import count_classes
+from gm_jax.measure import draw, measure
 from gm_jax.metrics.diversity import similar_pairs
 from gm_jax.metrics.moments import Moments, gather
 from gm_jax.metrics.neighbours import nearest_neighbours
@@ -63,15 +64,20 @@ def evaluate(run: Run, checkpoint: str) -> int:
 
 
 def judge_samples(run: Run, trained: Trained) -> dict[str, Any]:
-    """Look at `evaluation.samples` samples: are they alike, near the training images, what the judge expects?"""
+    """Look at `evaluation.samples` samples: what the evaluators measure of them, and what they show.
+
+    Whether they are alike, near the training images, and of the classes that the judge sees in data.
+    """
     evaluation, seed = run.config.evaluation, run.config.sampling.seed
-    drawn = run.task.sample(trained.variables, evaluation.samples, seed) if evaluation.samples else None
-    if drawn is None:
+    if not evaluation.samples or run.task.generate is None or len(run.portions) > 1:
         return {}
+    drawn = draw(run, trained, evaluation.samples)
+    results = measure(run, trained, drawn)
+    samples = {"images": drawn.images} | ({} if drawn.labels is None else {"labels": drawn.labels})
     held_out = trained.examples(evaluation.n)
     real = {name + "s": held_out[name] for name in ("image", "label") if name in held_out}
-    alike = {"": drawn["images"], "_of_real_images": real["images"][: evaluation.samples]}
-    results = {f"similar_pairs{whose}": count_similar(images) for whose, images in alike.items()}
+    alike = {"": drawn.images, "_of_real_images": real["images"][: evaluation.samples]}
+    results |= {f"similar_pairs{whose}": count_similar(images) for whose, images in alike.items()}
     training = run.training()
     for whose, images in alike.items():
         near = look_for_neighbours(images, training, run.config.dataset.split)
@@ -81,7 +87,7 @@ def judge_samples(run: Run, trained: Trained) -> dict[str, Any]:
         if judge.features:
             seen = {f"similar_features{whose}": judge.features(images) for whose, images in alike.items()}
             results |= {name: {**count_similar(x), "judge": judge.name} for name, x in seen.items()}
-        results |= count_classes(judge, drawn, real, run.spec.label_names or judge.words)
+        results |= count_classes(judge, samples, real, run.spec.label_names or judge.words)
     return {
         name: {**result, "split": result.get("split", evaluation.split), "seed": seed}
         for name, result in results.items()

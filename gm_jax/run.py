@@ -18,6 +18,7 @@ from gm_jax.errors import UserError
 from gm_jax.experiment import Experiment
 from gm_jax.figures.caption import Caption
 from gm_jax.judge import Judge
+from gm_jax.metrics.evaluators import EVALUATORS
 from gm_jax.portions import Portion, count_epochs, divide, own_validation
 from gm_jax.state import TrainState
 from gm_jax.step import flat
@@ -51,7 +52,9 @@ class Run:
 
     @functools.cached_property
     def checkpoints(self) -> Checkpoints:
-        return Checkpoints(Path(self.workdir.checkpoints), self.config.keep_checkpoints, self.task.monitor)
+        during = self.config.evaluation.during
+        better = next(iter(EVALUATORS[during[0]].better.values())) if during else self.task.monitor[1]
+        return Checkpoints(Path(self.workdir.checkpoints), self.config.keep_checkpoints, better)
 
     @functools.cached_property
     def dataset(self) -> data.Dataset:

@@ -13,6 +13,7 @@ from gm_jax.errors import UserError
 from gm_jax.evaluate import Measure
 from gm_jax.figures.grid import save_animation, save_grid
 from gm_jax.interrupt import Interrupt
+from gm_jax.measure import During
 from gm_jax.progress import Progress, print_parameters
 from gm_jax.provenance import describe_data, describe_start, environment
 from gm_jax.run import Run
@@ -52,6 +53,7 @@ def train(run: Run, command: str, began: float) -> int:
     # A config or data that cannot work fail before anything is written.
     shapes = experiment.state_shapes()
     run.check()
+    during = During(run)
     with run.workdir.locked():
         run.workdir.claim(config)
         warn_if_changed(run)
@@ -63,7 +65,7 @@ def train(run: Run, command: str, began: float) -> int:
             print(f"continuing {run.workdir.path} from step {start}", flush=True)
         images = functools.partial(examples_before, experiment.stages)
         with Interrupt() as interrupt, Progress(run.workdir, start, config.steps, images, began) as progress:
-            state = loop(run, state, meta, progress, interrupt)
+            state = loop(run, during, state, meta, progress, interrupt)
         step = int(state.step)
         if interrupt.signal:
             print(f"stopped at step {step}, saved. Continue with:\n  {command}", flush=True)
@@ -80,7 +82,9 @@ def train(run: Run, command: str, began: float) -> int:
     return 0
 
 
-def loop(run: Run, state: TrainState, meta: dict[str, Any], progress: Progress, interrupt: Interrupt) -> TrainState:
+def loop(
+    run: Run, during: During, state: TrainState, meta: dict[str, Any], progress: Progress, interrupt: Interrupt
+) -> TrainState:
     """Step until `config.steps` or an interrupt; log, evaluate, draw and save on the way."""
     config, k, start = run.config, run.config.steps_per_call, int(state.step)
     experiment, held_out, validation = run.experiment, run.held_out[0], run.validation()
@@ -100,10 +104,10 @@ def loop(run: Run, state: TrainState, meta: dict[str, Any], progress: Progress, 
     file = run.workdir.open_metrics(start)
     in_flight: list[Any] = []
 
-    def save(step: int, scores: dict[str, float] | None) -> None:
+    def save(step: int, score: float | None) -> None:
         window.check_finite(step)
         file.sync()
-        run.checkpoints.save(step, state, {"window": window.values()}, scores)
+        run.checkpoints.save(step, state, {"window": window.values()}, score)
 
     stage = None
     for step, batch in zip(range(start + k, config.steps + 1, k), batches, strict=True):
@@ -117,7 +121,7 @@ def loop(run: Run, state: TrainState, meta: dict[str, Any], progress: Progress, 
         in_flight.append((step, metrics))
         if len(in_flight) > IN_FLIGHT or step == start + k:
             progress.finished(*in_flight.pop(0))
-        scores = None
+        score = None
         if step % config.log_every == 0:
             window.check_finite(step)
             means = window.close()
@@ -128,6 +132,8 @@ def loop(run: Run, state: TrainState, meta: dict[str, Any], progress: Progress, 
             with progress.paused():
                 trained = run.trained(state)
                 scores = {name: float(np.mean(m.mean)) for name, m in validate(trained.variables).items()}
+                scores |= during(trained)
+                score = scores[during.monitor or run.task.monitor[0]]
                 file.write(step, held_out, scores)
                 progress.log(step, held_out, scores)
                 progress.watch({name: scores[name] for name in run.task.watched})
@@ -138,7 +144,7 @@ def loop(run: Run, state: TrainState, meta: dict[str, Any], progress: Progress, 
         signal = parallel.agree(interrupt.signal or 0)
         if step % config.checkpoint_every == 0 or step == config.steps or signal:
             with progress.paused():
-                save(step, scores)
+                save(step, score)
             progress.record(step)
         if signal:
             break

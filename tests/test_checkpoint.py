@@ -19,10 +19,10 @@ def make_state(step: int, width: int = 3) -> states.TrainState:
 
 
 def save(directory, steps, scores=None, keep=2):
-    checkpoints = Checkpoints(directory, keep=keep, monitor=("loss", "min"))
+    checkpoints = Checkpoints(directory, keep=keep, better="min")
     for step in steps:
         loss = (scores or {}).get(step)
-        checkpoints.save(step, make_state(step), {"window": {}}, None if loss is None else {"loss": loss})
+        checkpoints.save(step, make_state(step), {"window": {}}, loss)
     checkpoints.close()
     return checkpoints
 

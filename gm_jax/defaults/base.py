@@ -30,6 +30,9 @@ RANGES = {  # intervals, or the values to choose from; the keys of `optim` hold 
     "evaluation.n": "[1, inf)",
     "evaluation.batch_size": "[1, inf)",
     "evaluation.samples": "[0, inf)",
+    "evaluation.convention": ("tf", "pytorch", "clean"),
+    "evaluation.during_n": "[2, inf)",
+    "evaluation.seed": "[0, inf)",
     "sampling.n": "[1, inf)",
     "sampling.seed": "[0, inf)",
     "sampling.batch_size": "[1, inf)",
@@ -85,6 +88,12 @@ def base_config(task: str) -> ConfigDict:
     config.evaluation.n = placeholder(int)  # examples, always the same; None: the whole split
     config.evaluation.batch_size = 250
     config.evaluation.samples = 200  # compared with each other and, where data have labels, with training images
+    config.evaluation.metrics = ()  # of samples against real images: frechet, kernel, inception_score, ...
+    config.evaluation.extractors = ("pixels",)  # whose features they compare: pixels, inception, a classifier's workdir
+    config.evaluation.convention = "pytorch"  # of resizing for inception: or tf, clean
+    config.evaluation.during = ()  # metrics that are logged in training; the first chooses the best checkpoint
+    config.evaluation.during_n = 1000  # samples for that, compared with the examples held out for validation
+    config.evaluation.seed = 0  # of random subsets
     config.evaluation.judge = placeholder(str)  # workdir of a trained classifier that says what samples show; or shapes
 
     config.sampling = ConfigDict()

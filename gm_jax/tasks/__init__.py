@@ -5,6 +5,7 @@ import importlib
 from ml_collections import ConfigDict
 
 from gm_jax.defaults.table import check_choice, check_config, ranges
+from gm_jax.metrics.evaluators import check_evaluators
 from gm_jax.tasks.task import DataSpec, Task
 
 TASKS = {  # name: where its Task is; another project can add its own
@@ -26,5 +27,7 @@ def make_task(config: ConfigDict, spec: DataSpec) -> Task:
     """
     check_choice("config.task", config.task, TASKS)
     check_config(config, ranges(config.task))
+    check_evaluators("evaluation.metrics", config.evaluation.metrics)
+    check_evaluators("evaluation.during", config.evaluation.during)
     module, _, name = TASKS[config.task].partition(":")
     return getattr(importlib.import_module(module), name)(config, spec)

@@ -169,6 +169,10 @@ class Classifier(Task):
 
     def last_features(self, variables, batch, keys):
         """Return what the last layer reads [B, D]."""
+        return self.features_and_logits(variables, batch, keys)[:, : -self.classes]
+
+    def features_and_logits(self, variables, batch, keys):
+        """Return what the last layer reads, and the logits behind it: [B, D + classes]."""
         seen = []
 
         def read(call, args, kwargs, context):
@@ -177,8 +181,8 @@ class Classifier(Task):
             return call(*args, **kwargs)
 
         with nn.intercept_methods(read):
-            self.logits(variables, batch["image"])
-        return jnp.concatenate(seen, axis=-1)
+            logits = self.logits(variables, batch["image"])
+        return jnp.concatenate([*seen, logits.astype(jnp.float32)], axis=-1)
 
     def describe(self, trained: Trained, image: np.ndarray) -> list[frozenset[str]]:
         """Return the name of the most likely class of each of the images, as a judge does."""

@@ -226,16 +226,17 @@ class Task(abc.ABC):
         return parallel.concatenate(self.iterate(function, variables, batch, seed, self.config.sampling.batch_size))
 
     def sample(
-        self, variables: Variables, n: int, seed: int, generate: Callable | None = None
+        self, variables: Variables, n: int, seed: int, generate: Callable | None = None, first: int = 0
     ) -> dict[str, np.ndarray] | None:
         """Return {"images": uint8 [n, H, W, C], "labels": int32 [n] if conditional}; None: this task draws none.
 
-        The labels are `sampling.label` or all classes in turn. Another `generate` than the task's own may say more.
+        They are the samples number `first`, first + 1, ... of a seed. The labels are `sampling.label` or all classes in
+        turn. Another `generate` than the task's own may say more.
         """
         generate = generate or self.generate
         if generate is None:
             return None
-        batch = {"position": np.arange(n, dtype=np.int32)}
+        batch = {"position": np.arange(first, first + n, dtype=np.int32)}
         if self.classes:
             asked = self.config.sampling.label
             batch["label"] = batch["position"] % self.classes if asked is None else np.full(n, asked, np.int32)

@@ -1,0 +1,168 @@
+"""Compare generated images with real ones: samples and features are streamed to disk, evaluators read them there."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gm_jax import backend
+from gm_jax.data.pipeline import choose
+from gm_jax.errors import UserError
+from gm_jax.extractors import Extractor, open_extractor
+from gm_jax.metrics import evaluators
+from gm_jax.metrics.evaluators import Comparison, Seen
+from gm_jax.metrics.frechet import gaussian
+from gm_jax.metrics.store import collect, statistics
+from gm_jax.run import Run
+from gm_jax.tasks.task import Trained
+
+MEMORISED = 1000  # samples that are compared with every training image, at most
+
+
+class Drawn(NamedTuple):
+    """Samples on disk.
+
+    Attributes:
+        images: uint8 [n, H, W, C].
+        labels: int32 [n]; None: they are not conditional.
+        seconds: to draw one image, compilation left out.
+        path: of the file that keeps them; features of them lie beside it.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray | None
+    seconds: float
+    path: Path
+
+
+def draw(run: Run, trained: Trained, n: int) -> Drawn:
+    """Return the first n samples of a checkpoint, those of `sampling.seed`; what is on disk already is not drawn again.
+
+    The samples of one checkpoint under one way of sampling are kept in the workdir.
+    """
+    sampling, chunk, times = run.config.sampling, run.config.sampling.batch_size, []
+    record = np.dtype([("image", np.uint8, run.spec.image_shape), ("label", np.int32)])
+
+    def read(start: int, stop: int) -> np.ndarray:
+        began = time.perf_counter()
+        drawn = run.task.sample(trained.variables, chunk, sampling.seed, first=start)  # whole, so that one program does
+        times.append(time.perf_counter() - began)
+        rows = np.empty(stop - start, record)
+        rows["image"] = drawn["images"][: stop - start]
+        rows["label"] = drawn["labels"][: stop - start] if "labels" in drawn else -1
+        return rows
+
+    how = json.dumps({**sampling.to_dict(), "n": None}, sort_keys=True, default=str)
+    path = run.workdir.path / "samples" / f"step{trained.step}_{short_hash(how)}.samples"
+    for other in path.parent.glob("step*"):
+        if not other.name.startswith(path.stem):
+            other.unlink()
+    rows = collect(path, n, (), record, chunk, read)
+    while len(times) < 2:  # the first time it is compiled
+        read(0, min(chunk, n))
+    labels = rows["label"] if rows["label"][0] >= 0 else None
+    return Drawn(rows["image"], labels, float(np.median(times[1:])) / chunk, path)
+
+
+def short_hash(text: str) -> str:
+    """Return a short name that follows from a text."""
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def look(extractor: Extractor, read: Callable[[int, int], np.ndarray], n: int, path: Path) -> Seen:
+    """Return what an extractor sees in n images, uint8, that `read(start, stop)` gives; kept beside `path`."""
+    path = path.with_name(f"{path.stem}_{extractor.identity}.features")
+    width = extractor.width + extractor.classes
+    rows = collect(path, n, (width,), np.float32, extractor.chunk, lambda i, j: extractor.see(read(i, j)))
+    features = rows[:, : extractor.width]
+    return Seen(
+        statistics(path.with_name(f"{path.stem}_{n}.npz"), features),
+        features,
+        rows[:, extractor.width :] if extractor.classes else None,
+    )
+
+
+def look_at_data(run: Run, extractor: Extractor, split: str, numbers: np.ndarray) -> Seen:
+    """Return what an extractor sees in some examples of a split; kept under the data's checksum for all runs."""
+    images = run.dataset.split(split).images
+    key = f"{run.dataset.fingerprint(split)[:16]}_{short_hash(numbers.tobytes().hex())}"
+    folder = backend.cache_root() / "features"
+    return look(extractor, lambda i, j: np.asarray(images[numbers[i:j]]), len(numbers), folder / f"{key}.images")
+
+
+def measure(run: Run, trained: Trained, drawn: Drawn) -> dict[str, Any]:
+    """Return what the evaluators of `evaluation.metrics` say of samples, by every extractor, with what it is of."""
+    settings, n = run.config.evaluation, len(drawn.images)
+    (source,) = run.task.sources().values()
+    (portion,) = run.portions.values()
+    test = choose(run.dataset.sizes[source.test], settings.n)
+    results: dict[str, Any] = {}
+    for name in settings.extractors:
+        extractor = open_extractor(name, settings.convention, run.spec.image_shape)
+        generated = look(extractor, lambda i, j: np.asarray(drawn.images[i:j]), n, drawn.path)
+        real = look_at_data(run, extractor, source.test, test)
+        training = None
+        if "memorisation" in settings.metrics:
+            training = look_at_data(run, extractor, source.split, portion.trained)
+        comparison = Comparison(real, generated, training, settings.seed, MEMORISED)
+        about = {
+            "n_real": len(test),
+            "n_generated": n,
+            "split": source.test,
+            **describe(extractor, settings.convention),
+        }
+        found = evaluators.run(settings.metrics, comparison, extractor.name, extractor.published)
+        results |= {number: {**result, **about, "n": n, "seeds": 1} for number, result in found.items()}
+    per_image = {"value": drawn.seconds, "unit": "seconds", "batch_size": run.config.sampling.batch_size, "n": n}
+    return {**results, "sampling_time": per_image}
+
+
+def describe(extractor: Extractor, convention: str) -> dict[str, Any]:
+    """Return what is to be said of a number's extractor."""
+    resizing = {"convention": convention} if extractor.resizes else {}
+    return {"extractor": extractor.name, "weights": extractor.identity, **resizing}
+
+
+class During:
+    """The scores of `evaluation.during`: of a few samples against the examples held out for validation."""
+
+    def __init__(self, run: Run):
+        """Look at the data, if any scores are asked for.
+
+        Raises:
+            UserError: the task draws no samples, or there is no such extractor.
+        """
+        self._run, self._settings = run, run.config.evaluation
+        self.monitor: str | None = None  # the score that chooses the best checkpoint, once there is one
+        if not self._settings.during:
+            return
+        if run.task.generate is None or len(run.portions) > 1:
+            raise UserError(
+                f"evaluation.during={self._settings.during} needs a task that draws samples like its data: leave it out"
+            )
+        settings = self._settings
+        self._extractor = open_extractor(settings.extractors[0], settings.convention, run.spec.image_shape)
+        self._real = self._see(run.validation()["image"])
+
+    def __call__(self, trained: Trained) -> dict[str, float]:
+        """Return the numbers by name; {} if none are asked for."""
+        settings = self._settings
+        if not settings.during:
+            return {}
+        drawn = self._run.task.sample(trained.variables, settings.during_n, self._run.config.sampling.seed)
+        comparison = Comparison(self._real, self._see(drawn["images"]), None, settings.seed, 0)
+        extractor = self._extractor
+        found = evaluators.run(settings.during, comparison, extractor.name, extractor.published)
+        self.monitor = next(iter(found))
+        return {name: float(result["value"]) for name, result in found.items()}
+
+    def _see(self, images: np.ndarray) -> Seen:
+        extractor = self._extractor
+        pieces = range(0, len(images), extractor.chunk)
+        rows = np.concatenate([extractor.see(images[i : i + extractor.chunk]) for i in pieces])
+        features = rows[:, : extractor.width]
+        return Seen(gaussian(features), features, rows[:, extractor.width :] if extractor.classes else None)

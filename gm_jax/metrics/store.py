@@ -1,0 +1,79 @@
+"""Samples and features on disk, appended chunk by chunk: a killed measurement loses one chunk.
+
+A checksum beside the file seals it when it is complete.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from gm_jax.metrics.frechet import Gaussian, gaussian
+
+
+def collect(
+    path: Path, n: int, shape: tuple[int, ...], dtype: Any, chunk: int, read: Callable[[int, int], np.ndarray]
+) -> np.ndarray:
+    """Return rows [n, *shape], mapped from a file that keeps them.
+
+    `read(start, stop)` computes those that are not there yet, `chunk` at once (the last chunk may be shorter), always
+    with the same borders; a row is a function of its number, so it does not matter in how many sittings. Another
+    process that collects the same waits. Rows that were damaged on disk are computed again, with a warning.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    row = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    with path.open("a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        seal = path.with_suffix(".json")
+        if seal.exists() and json.loads(seal.read_text()) != describe(path):
+            logging.warning("%s is damaged: it is computed again", path)
+            os.truncate(path, 0)
+        whole = path.stat().st_size // row
+        if whole < n:
+            whole = whole // chunk * chunk  # the last chunk may be of a shorter run
+            seal.unlink(missing_ok=True)
+            os.truncate(path, whole * row)
+            for start in range(whole, n, chunk):
+                found = np.ascontiguousarray(read(start, min(start + chunk, n)), dtype)
+                if found.shape != (min(chunk, n - start), *shape):
+                    raise ValueError(f"rows {start} ... are of shape {found.shape}")
+                file.write(found.tobytes())
+                file.flush()
+            os.fsync(file.fileno())
+            temporary = seal.with_name(f".{os.getpid()}.{seal.name}")
+            temporary.write_text(json.dumps(describe(path)))
+            os.replace(temporary, seal)
+        return np.memmap(path, dtype, "r", shape=(path.stat().st_size // row, *shape))[:n]
+
+
+def describe(path: Path) -> dict:
+    """Return size and checksum of a file."""
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(2**24):
+            digest.update(block)
+    return {"bytes": path.stat().st_size, "blake2b": digest.hexdigest()}
+
+
+def statistics(path: Path, features: np.ndarray) -> Gaussian:
+    """Return mean and covariance of features, kept in the file `path` (.npz) once they are computed."""
+    if path.exists():
+        return read_statistics(path)
+    found = gaussian(features)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    np.savez(temporary, n=found.n, mu=found.mean, sigma=found.covariance)
+    os.replace(temporary, path)
+    return found
+
+
+def read_statistics(path: Path) -> Gaussian:
+    """Read a .npz of `mu` [D] and `sigma` [D, D], as the field publishes them; ours has `n`, too."""
+    with np.load(path, allow_pickle=False) as arrays:
+        n = int(arrays["n"]) if "n" in arrays else 0
+        return Gaussian(n, arrays["mu"].astype(np.float64), arrays["sigma"].astype(np.float64))
