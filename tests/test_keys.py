@@ -14,6 +14,8 @@ OPTIM = "test_optim::test_optimisers_are_those_of_the_papers"
 RATES = "test_optim::test_learning_rates_warm_up_and_decay"
 OWN = "test_optim::test_a_network_may_have_settings_of_its_own"
 EPOCHS = "test_configs::test_epochs_become_steps_once_the_data_are_known"
+MEASURED = "test_measure::test_every_number_says_what_it_is_of"
+DURING = "test_measure::test_training_is_scored_by_validation_images_and_the_best_checkpoint_chosen_so"
 FOUND = "test_data::test_environment_then_home"
 
 SHOWN_BY = {
@@ -45,6 +47,12 @@ SHOWN_BY = {
     "evaluation.n": "test_evaluate::test_a_batch_of_some_examples",
     "evaluation.batch_size": "test_classifier::test_evaluation_counts_every_example_once",
     "evaluation.samples": "test_evaluate::test_samples_are_compared_with_each_other_and_with_training_images",
+    "evaluation.metrics": MEASURED,
+    "evaluation.extractors": MEASURED,
+    "evaluation.convention": "test_inception::test_conventions_are_part_of_the_name",
+    "evaluation.during": DURING,
+    "evaluation.during_n": DURING,
+    "evaluation.seed": "test_measure::test_random_subsets_follow_from_a_seed",
     "evaluation.judge": "test_gan::test_a_trained_classifier_judges_samples",
     "evaluation.importance_samples": "test_vae::test_importance_samples_are_decoded_in_equal_chunks_of_ten_at_most",
     "sampling.n": "test_configs::test_every_config_trains_and_one_of_each_network_does_all_else",

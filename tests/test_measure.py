@@ -9,6 +9,7 @@ from PIL import Image
 from gm_jax import compare, evaluate, extractors, measure
 from gm_jax.errors import UserError
 from gm_jax.metrics import __main__ as command
+from gm_jax.metrics import kernel
 from gm_jax.metrics.evaluators import EVALUATORS
 from gm_jax.metrics.frechet import frechet_distance, gaussian
 from gm_jax.run import open_trained
@@ -80,6 +81,23 @@ def test_an_evaluation_goes_on_where_it_was_stopped(runs, monkeypatch):
     assert drawn[3:] == [0, 0]  # for the time alone
     evaluated(root / "gan", **{"sampling.seed": 1})
     assert len(list((root / "gan" / "samples").glob("*.samples"))) == 1  # those of another way are gone
+
+
+def test_random_subsets_follow_from_a_seed(runs, monkeypatch):
+    """KID draws subsets, and memorisation the training images that it compares with each other."""
+    monkeypatch.setattr(kernel, "SIZE", 10)
+    root, _ = runs
+    first, again, other = (
+        {
+            name: result["value"]
+            for name, result in evaluated(root / "gan", **{"evaluation.seed": seed}).items()
+            if name in ("kernel_pixels", "memorisation_pixels", "precision_pixels")
+        }
+        for seed in (0, 0, 1)
+    )
+    assert first == again and first["precision_pixels"] == other["precision_pixels"]
+    assert first["kernel_pixels"] != other["kernel_pixels"]
+    assert first["memorisation_pixels"] != other["memorisation_pixels"]
 
 
 def test_one_device_gives_the_numbers_of_two(runs):

@@ -6,14 +6,14 @@ SUBSETS, SIZE = 100, 1000
 
 
 def kernel_distance(
-    real: np.ndarray, generated: np.ndarray, subsets: int = SUBSETS, size: int = SIZE, seed: int = 0
+    real: np.ndarray, generated: np.ndarray, subsets: int = SUBSETS, size: int | None = None, seed: int = 0
 ) -> tuple[float, float, int]:
     """Return mean and standard deviation of the distance over random subsets, and how many features a subset has.
 
-    Features are [n, D] and [m, D]; each subset draws `size` of either without replacement, or as many as there are.
-    The estimate is unbiased, so that it may be negative; its kernel is (x . y / D + 1)^3.
+    Features are [n, D] and [m, D]; each subset draws `size` (None: 1,000) of either without replacement, or as many as
+    there are. The estimate is unbiased, so that it may be negative; its kernel is (x . y / D + 1)^3.
     """
-    size, rng = min(size, len(real), len(generated)), np.random.default_rng(seed)
+    size, rng = min(size or SIZE, len(real), len(generated)), np.random.default_rng(seed)
     distances = []
     for _ in range(subsets):
         x, y = (np.asarray(f[np.sort(rng.choice(len(f), size, replace=False))], np.float64) for f in (real, generated))
