@@ -1,25 +1,71 @@
 """The contract between a task and the loop, by a toy that uses all of it; `test_resume` kills it."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
+from gm_jax import experiment, parallel
+from gm_jax.checkpoint import Checkpoints
 from gm_jax.errors import UserError
+from gm_jax.portions import own_validation
 from gm_jax.run import open_training
+from gm_jax.stages import Stage
 from gm_jax.tasks.task import Source
 from gm_jax.train import train
-from gm_jax.workdir import Workdir, read_metrics
+from gm_jax.workdir import MetricsFile, Workdir, read_metrics
 from tests.toy_translation import POOL, get_config
+
+ORDER = []  # in which lines came onto the disk and checkpoints were saved
+
+
+def noting(function, what):
+    return lambda self, *given: ORDER.append(what) or function(self, *given)
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     """The trained toy and its last state: six steps of four examples, six of eight."""
-    folder = Workdir(tmp_path_factory.mktemp("toy"))
-    run = open_training("toy_translation", get_config(), folder)
-    assert train(run, "command", began=0.0) == 0
+    folder, config = Workdir(tmp_path_factory.mktemp("toy")), get_config()
+    config.seed, config.optim.ema_decay, config.checkpoint_every, config.keep_checkpoints = 3, 0.9, 2, 3
+    run = open_training("toy_translation", config, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MetricsFile, "sync", noting(MetricsFile.sync, "sync"))
+        patch.setattr(Checkpoints, "save", noting(Checkpoints.save, "save"))
+        assert train(run, "command", began=0.0) == 0
     state, _ = run.checkpoints.restore(12, run.experiment.state_shapes())
     return run, state
+
+
+def test_a_run_begins_with_its_seed_and_each_stage_steps_with_its_own_phases(toy, monkeypatch):
+    run, _ = toy
+    monkeypatch.setattr(run.experiment, "initial", lambda key, fitted: jax.random.key_data(key))
+    np.testing.assert_array_equal(run.experiment.init_state(), jax.random.key_data(jax.random.key(3)))
+    monkeypatch.setattr(experiment, "make_optimizers", lambda config, networks, phases=(): (networks, phases))
+    monkeypatch.setattr(experiment, "make_train_step", lambda *given: given)
+    for stage, names in enumerate((["cycle"], ["cycle", "pool"])):
+        phases, optimizers, decays, seed = run.experiment.train_step(stage)
+        assert [phase.name for phase in phases] == names and seed == 3 and decays == {"ab": 0.9, "ba": 0.9}
+        assert optimizers == (("ab", "ba"), phases)  # what a lazy phase says of rates is said of this stage
+
+
+def test_averages_are_what_is_sampled_and_measured(toy):
+    run, state = toy
+    for net in ("ab", "ba"):
+        trained = run.trained(state).variables.params[net]["kernel"]
+        np.testing.assert_array_equal(trained, state.ema[net]["params"]["kernel"])
+        assert not np.array_equal(trained, state.params[net]["kernel"])
+
+
+def test_the_newest_the_best_and_any_kept_checkpoint_are_restored(toy, monkeypatch):
+    """As many are kept as asked for; lines of metrics are on the disk before the checkpoint that follows them."""
+    run, _ = toy
+    assert run.checkpoints.steps() == [6, 8, 10, 12]  # step 6 was the best when step 12 was saved
+    monkeypatch.setattr(run.checkpoints, "best_step", lambda: 8)
+    assert [run.restore(which).step for which in ("newest", "best", "10")] == [12, 8, 10]
+    assert ORDER == ["sync", "save"] * 6
 
 
 def test_a_stage_starts_the_optimisers_anew_that_it_names(toy):
@@ -45,7 +91,7 @@ def test_what_is_logged_are_the_means_of_what_was_due(toy):
 def test_sources_are_of_unequal_size_and_hold_out_examples_of_their_own(toy):
     run, _ = toy
     sizes = {name: (len(portion.trained), len(portion.held_out)) for name, portion in run.portions.items()}
-    assert sizes == {"a": (134, 14), "b": (137, 15)}
+    assert sizes == {"a": (134, 14), "b": (137, 15)} and run.held_out == ("validation", 14)
     split = run.split("train")
     for number, portion in enumerate(run.portions.values()):
         everything = np.sort(np.concatenate(portion))
@@ -70,6 +116,58 @@ def test_a_source_may_ask_for_several_attributes():
     }
     np.testing.assert_array_equal(Source("train", "test", {"label": 1, "size": 0}).members(data), [1, 5])
     np.testing.assert_array_equal(Source("train", "test").members(data), np.arange(6))
+
+
+def test_all_splits_that_are_trained_on_are_compared_on_resume(toy, monkeypatch):
+    run, _ = toy
+    monkeypatch.setattr(run.task, "sources", lambda: {"a": Source("train", "test"), "b": Source("test", "test")})
+    assert run.fingerprint(SimpleNamespace(fingerprint=str.upper)) == "TRAIN+TEST"
+    assert own_validation(SimpleNamespace(sizes={"train": 9, "validation": 2})) == "validation"
+    assert own_validation(SimpleNamespace(sizes={"train": 9, "test": 2})) is None
+
+
+def test_stages_follow_the_epochs_of_the_data(tmp_path):
+    """137 images in batches of 4 are 36 steps, in calls of two; "b" is the longer source."""
+    config = get_config()
+    config.epochs = {"border": 1, "steps": 2}
+    run = open_training("toy_translation", config, Workdir(tmp_path))
+    assert (run.config.steps, run.config.border, run.experiment.stages[1].begin) == (72, 36, 36)
+
+
+def test_what_cannot_work_is_told_before_anything_is_written(tmp_path):
+    """A split that only the figures need, a batch of the second stage that the devices cannot share."""
+
+    def refused(message, stages=None, **changes):
+        config, folder = get_config(), Workdir(tmp_path)
+        config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
+        run = open_training("toy_translation", config, folder)
+        run.experiment.stages = stages or run.experiment.stages
+        with pytest.raises(UserError, match=message):
+            train(run, "command", began=0.0)
+        assert not list(tmp_path.iterdir())
+
+    refused("tset", evaluation__split="tset")
+    refused("batch_size=3 is not divisible by the 2 devices", [Stage(0, [], 4), Stage(6, [], 3)])
+
+
+def test_one_process_at_a_time_trains_in_a_folder(toy):
+    run, _ = toy
+    before = run.workdir.run()
+    with run.workdir.locked(), pytest.raises(UserError, match="another process is training in"):
+        train(run, "command", began=0.0)
+    assert run.workdir.run() == before
+    with run.workdir.locked():  # it is free again
+        pass
+
+
+def test_several_processes_agree_and_know_their_places(monkeypatch):
+    np.testing.assert_array_equal(parallel.positions(6), [[0, 1, 2], [3, 4, 5]])
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    monkeypatch.setattr(multihost_utils, "process_allgather", lambda number: np.stack([number, np.int32(15)]))
+    assert parallel.agree(0) == 15 and parallel.agree(17) == 17
+    monkeypatch.setattr(jax, "make_array_from_process_local_data", lambda sharding, own: own)
+    np.testing.assert_array_equal(parallel.positions(8), [[4, 5], [6, 7]])
 
 
 def test_stages_that_a_call_would_cross_are_refused(tmp_path):

@@ -205,17 +205,22 @@ def test_one_gradient_updates_several_networks_each_by_its_own_optimiser():
 
 
 def test_memory_is_the_same_for_any_number_of_devices_and_is_never_averaged():
-    """A pool of uint8 keeps the last of the global batch; a count stays an integer, and the average ignores both."""
+    """A pool of uint8 keeps the last of the global batch; a count stays an integer, and the average ignores both.
+
+    Model state is averaged over the devices, though.
+    """
 
     def loss(variables, batch, context):
         everything = gather({"image": batch["image"]}, batch["position"])["image"]
         memory = {"pool": jnp.roll(variables.memory["pool"], 1).at[0].set(everything[-1]), "count": context.step + 10}
         seen = jnp.mean(variables.memory["pool"].astype(jnp.float32))
-        return jnp.square(variables.params["net"]["w"]), Result({"seen": seen}, memory=memory)
+        state = {"net": {"mean": jnp.mean(batch["image"].astype(jnp.float32))}}
+        return jnp.square(variables.params["net"]["w"]), Result({"seen": seen}, state, memory)
 
     optimizers, decays = {"net": optax.sgd(0.1)}, {"net": 0.9}
     memory = {"pool": jnp.zeros(3, jnp.uint8), "count": jnp.int32(0)}
-    state = create({"net": {"params": {"w": jnp.ones(())}}}, optimizers, decays, memory)
+    variables = {"net": {"params": {"w": jnp.ones(())}, "mean": jnp.float32(0)}}
+    state = create(variables, optimizers, decays, memory)
     call = make_train_call(make_train_step([Phase("net", ("net",), loss)], optimizers, decays, seed=0))
     index = np.random.default_rng(0).permutation(16).astype(np.int32).reshape(4, 1, 4)
     for devices in (1, 2):
@@ -223,6 +228,7 @@ def test_memory_is_the_same_for_any_number_of_devices_and_is_never_averaged():
         np.testing.assert_array_equal(after.memory["pool"], index[::-1, 0, -1][:3])
         assert after.memory["pool"].dtype == np.uint8 and after.memory["count"] == 13
         np.testing.assert_allclose(metrics["seen"][-1], index[:3, 0, -1].mean(), rtol=1e-6)
+        np.testing.assert_allclose(after.model_state["net"]["mean"], index[-1].mean(), rtol=1e-6)
         assert after.averaged().memory is after.memory and set(after.ema) == {"net"}
 
 
