@@ -93,6 +93,15 @@ def test_sound_files_with_other_values_are_damaged_too(two_checkpoints, tmp_path
     assert int(restored.step) == 1 and (directory / "2.corrupt").is_dir()
 
 
+def test_every_damaged_checkpoint_of_a_step_is_kept(tmp_path):
+    """A step that is hurt again, after it was made anew, does not replace what was moved aside before."""
+    for _ in range(3):
+        save(tmp_path, [step for step in (1, 2) if not (tmp_path / str(step)).exists()])
+        (tmp_path / "2" / "meta" / "metadata").write_text("{}")
+        assert int(Checkpoints(tmp_path).restore_newest(make_state(0))[0].step) == 1
+    assert {path.name for path in tmp_path.glob("2.*")} == {"2.corrupt", "2.corrupt2", "2.corrupt3"}
+
+
 def test_all_damaged_is_an_error_and_moves_nothing(two_checkpoints, tmp_path):
     directory = tmp_path / "c"
     shutil.copytree(two_checkpoints, directory)

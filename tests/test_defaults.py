@@ -1,6 +1,7 @@
 """Keys of the config: ranges as data, epochs that are counted once the data are known, modes of a task."""
 
 import pytest
+from ml_collections import ConfigDict
 
 from gm_jax.defaults import base_config, gan_config, set_epochs
 from gm_jax.defaults import table as defaults
@@ -53,6 +54,14 @@ def test_both_ends_of_a_range_are_as_it_is_written():
         for value in outside:
             with pytest.raises(UserError, match=r"^key="):
                 defaults.check_value("key", value, allowed)
+
+
+def test_a_network_has_the_range_of_all_unless_it_has_its_own():
+    known = {"optim.rate": "[0, 1]", "optim.critic.rate": "[0, 5]"}
+    defaults.check_config(ConfigDict({"optim": {"rate": 1, "critic": {"rate": 4}, "other": {"rate": None}}}), known)
+    for optim in ({"rate": 4}, {"critic": {"rate": 6}}, {"other": {"rate": 4}}):
+        with pytest.raises(UserError, match=r"^optim\..*rate="):
+            defaults.check_config(ConfigDict({"optim": optim}), known)
 
 
 @pytest.mark.parametrize("task", [*TASKS])

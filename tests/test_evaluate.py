@@ -3,10 +3,12 @@
 import json
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
-from gm_jax import evaluate, sample
+from gm_jax import evaluate, random, sample
+from gm_jax.data import pipeline
 from gm_jax.data.pipeline import choose, hold_out
 from gm_jax.errors import UserError
 from gm_jax.judge import Judge, count_classes
@@ -48,8 +50,6 @@ def test_a_batch_of_some_examples():
 
 
 def test_what_is_held_out_trains_nothing_and_chooses_the_best(tmp_path, monkeypatch):
-    from gm_jax.data import pipeline
-
     seen, original = [], pipeline.batches
     monkeypatch.setattr(
         pipeline,
@@ -124,6 +124,25 @@ def test_standard_errors_are_those_of_the_mean(cuts):
     np.testing.assert_allclose(found["standard_error"], values.std(0, ddof=1) / np.sqrt(50))
     assert moments.n == 50
     assert np.isnan(evaluate.summary(Moments.of(values[:1]))["standard_error"]).all()
+
+
+def test_measuring_counts_each_example_once_with_noise_of_its_own():
+    """Which follows from the config's seed and its number, however examples come in chunks: 21 in chunks of 8."""
+    task = make_task(shrunk("fnn_mnist", seed=5, evaluation__batch_size=8), DataSpec((28, 28, 1), tuple("0123456789")))
+    batch = take({"image": np.zeros((21, 1)), "label": np.arange(21)}, None)
+    draw = lambda variables, batch, keys: {"x": variables + random.normal(keys) + batch["label"]}  # noqa: E731
+    found = evaluate.Measure(task, draw, batch)(np.float32(100))["x"]
+    expected = 100.0 + random.normal(random.example_keys(jax.random.key(5), np.arange(21))) + np.arange(21)
+    assert found.n == 21
+    for value, right in ((found.mean, np.mean), (found.variance, np.var), (found.low, np.min), (found.high, np.max)):
+        assert value == pytest.approx(right(np.float64(expected)), rel=1e-5)
+
+
+def test_large_data_stay_off_the_devices(monkeypatch):
+    data = {"image": np.zeros((5, 8), np.uint8), "label": np.zeros(5, np.int32)}
+    for limit, fits in ((60, True), (59, False)):
+        monkeypatch.setattr(pipeline, "RESIDENT_BYTES", limit)
+        assert pipeline.fits_on_device(data) == fits
 
 
 def cosine(x, y):

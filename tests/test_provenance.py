@@ -1,47 +1,57 @@
 """Where a number or a figure comes from stands beside it: in run.json, in evaluations.jsonl, in the figure's file."""
 
+import dataclasses
 import json
 import shutil
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from gm_jax import evaluate, provenance
+from gm_jax import evaluate, provenance, sample, tasks
+from gm_jax import train as loop
 from gm_jax.errors import UserError
 from gm_jax.figures.caption import Caption
 from gm_jax.run import open_trained, open_training
-from gm_jax.train import train
-from gm_jax.workdir import Workdir, append_line
-from tests.tiny import open_tiny, shrunk, train_tiny
+from gm_jax.workdir import Workdir, append_line, flatten, is_neutral, refuse_changes
+from tests.tiny import EXPERIMENTS, load, open_tiny, shrunk, train_tiny
+from tests.toys import record
 
 STAND_IN = "MNIST was not found: these are digits"
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A trained GAN with overrides."""
+    """A trained GAN with overrides, and with digits as a stand-in."""
     folder = Workdir(tmp_path_factory.mktemp("provenance"))
     folder.create()
-    opened = open_training("gan_mnist", shrunk("gan_mnist", steps=4), folder, {"steps": 4})
-    assert train(opened, "the command", began=0.0) == 0
+    opened = open_training("gan_mnist", shrunk("gan_mnist", steps=4, seed=7), folder, {"steps": 4})
+    about = dict(stand_in=STAND_IN, attribute_names={"style": ("thin", "bold")})
+    opened.dataset = dataclasses.replace(opened.dataset, **about)
+    opened.experiment.spec = opened.spec._replace(**about)
+    assert loop.train(opened, "the command", began=0.0) == 0
     return opened
 
 
 def test_run_json_says_what_was_started(run, tmp_path, monkeypatch):
     record = run.workdir.run()
-    assert record["command"] == "the command" and record["overrides"] == {"steps": 4} and record["seed"] == 0
+    assert record["command"] == "the command" and record["overrides"] == {"steps": 4} and record["seed"] == 7
     assert record["rows"] == ["B2"] and record["code"]["version"]
     monkeypatch.setenv("PATH", str(tmp_path))  # no git
     assert set(provenance.code()) == {"version"}
 
 
 def test_every_evaluation_is_kept(run):
-    for samples in (9, 5):
+    for samples, checkpoint in ((9, "2"), (5, "newest")):
         again = open_trained("gan_mnist", {"evaluation.samples": samples}, run.workdir)
-        assert evaluate.evaluate(again, "newest") == 0
+        assert again.spec == run.spec
+        assert evaluate.evaluate(again, checkpoint) == 0
     append_line(run.workdir.evaluations, json.dumps({"step": 5}))
     first, second, third = map(json.loads, run.workdir.evaluations.read_text().splitlines())
-    assert (first["step"], third["step"]) == (4, 5) and first["config"] == "gan_mnist"
+    assert (first["step"], second["step"], third["step"]) == (2, 4, 5)
+    assert (first["config"], first["data"], first["stand_in"]) == ("gan_mnist", "digits", STAND_IN)
+    measured = first["results"]["energy_score"]
+    assert (measured["n"], measured["split"], measured["seed"]) == (10, "test", 7)
     assert first["overrides"] == {"evaluation.samples": 9} and second["overrides"] == {"evaluation.samples": 5}
     assert first["results"]["similar_pairs"]["n"] == 9 and second["results"]["similar_pairs"]["n"] == 5
     assert json.loads((run.workdir.path / "evaluation.json").read_text()) == second
@@ -73,9 +83,65 @@ def test_every_figure_says_what_drew_it(run):
     assert len(figures) > 4
     for path in figures:
         text = Image.open(path).text
-        assert (text["config"], text["data"], text["step"], text["stand_in"]) == ("gan_mnist", "digits", "4", "")
-        assert text["Description"].startswith("gan_mnist on digits · step 4")
+        assert (text["config"], text["data"], text["step"], text["stand_in"]) == ("gan_mnist", "digits", "4", STAND_IN)
+        assert text["Description"].startswith(f"gan_mnist on digits · step 4 · NOTE: {STAND_IN}")
     assert "seed 0" in Image.open(run.workdir.figures / "samples.png").text["Description"]
+
+
+def test_all_pictures_of_samples_are_drawn_with_the_seed_of_sampling(run, monkeypatch):
+    """Of the checkpoint that is asked for; and the seed changes them."""
+    again = open_trained("gan_mnist", {"sampling.seed": 5, "sampling.n": 3}, run.workdir)
+    trained = again.restore("2")
+    expected, other = (again.task.sample(trained.variables, 3, seed)["images"] for seed in (5, 0))
+    assert not np.array_equal(expected, other)
+    drawn = []
+    for module, draw in (
+        (sample, lambda: sample.sample(again, "2")),
+        (loop, lambda: loop.draw_progress(again, trained)),
+        (tasks.task, lambda: again.task.draw_samples(trained)),
+    ):
+        seen = record(monkeypatch, module, "save_grid")
+        draw()
+        drawn += [(name, images) for name, (images, *_) in seen.items()]
+    assert [name for name, _ in drawn] == ["samples.png", "samples_0000002.png", "samples.png"]
+    written = np.load(run.workdir.path / "samples.npz")
+    rows = again.task.rows(trained, 3)["samples"].images
+    for images in (written["images"], rows, *(images for _, images in drawn)):
+        np.testing.assert_array_equal(images, expected)
+    assert written["step"] == 2
+
+
+FREE = {"steps", "log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints", "rows"}
+FREE |= {"dataset.data_dir", "dataset.folder"}  # what the data are is compared by checksum
+
+
+def test_what_cannot_change_the_numbers_is_free_and_nothing_else(tmp_path):
+    keys = {key for experiment in EXPERIMENTS for key in flatten(load(experiment))}
+    assert {key for key in keys if is_neutral(key) and not key.startswith(("sampling.", "epochs."))} == FREE
+    assert all(is_neutral(key) for key in keys if key.startswith(("sampling.", "epochs.")))
+    for saved, now, said in (({}, {"a": 1}, "a (absent there, 1 now)"), ({"a": 1}, {}, "a (1 there, absent now)")):
+        with pytest.raises(UserError) as told:
+            refuse_changes(saved, now, tmp_path)
+        assert said in str(told.value)
+
+
+@pytest.mark.parametrize("work", ["checkpoints/3/", "metrics.jsonl", None])
+def test_a_folder_with_any_work_keeps_its_config(work, tmp_path):
+    """A config that never came to a step may be replaced."""
+    folder = Workdir(tmp_path)
+    folder.claim(shrunk("fnn_mnist"))
+    folder.update_run(format=provenance.FORMAT)
+    if work == "metrics.jsonl":
+        folder.metrics.write_text('{"step": 1, "split": "train"}\n')
+    elif work:
+        (tmp_path / work).mkdir(parents=True)
+    if work is None:
+        folder.claim(shrunk("fnn_mnist", seed=1))
+        assert folder.saved_config().seed == 1
+    else:
+        with pytest.raises(UserError, match=r"another config: seed \(0 there, 1 now\)"):
+            folder.claim(shrunk("fnn_mnist", seed=1))
+        assert folder.saved_config().seed == 0
 
 
 def test_a_caption_announces_a_stand_in():
