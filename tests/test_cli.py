@@ -1,9 +1,12 @@
 """Every mistake a user can make on the command line: one line that says what to do, exit status 2, nothing lost."""
 
 import json
+import sys
 
 import pytest
+from absl.testing import flagsaver
 
+from gm_jax import backend, cli, evaluate, main, run, sample, train
 from tests.tiny import ROOT, flags, gm_jax, train_tiny
 
 DDPM = f"--config={ROOT / 'configs' / 'ddpm_mnist.py'}"
@@ -46,6 +49,34 @@ def test_one_line_and_exit_2(arguments, message, tmp_path):
     assert len(lines) == 1 and message in lines[0], result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+@pytest.mark.parametrize(("module", "mode"), [(evaluate, "evaluate"), (sample, "sample"), (sample, "figures")])
+def test_a_mode_is_of_the_checkpoint_and_the_keys_that_are_given(module, mode, monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(backend, "configure", lambda: None)
+    monkeypatch.setattr(run, "open_trained", lambda name, keys, workdir: (name, keys, workdir.path))
+    monkeypatch.setattr(module, mode, lambda opened, checkpoint: seen.append((*opened, checkpoint)) or 0)
+    given = [DDPM, "--config.sampling.n=3", f"--workdir={tmp_path}", f"--mode={mode}", "--checkpoint=best"]
+    monkeypatch.setattr(sys, "argv", ["main", *given])
+    with flagsaver.flagsaver():
+        cli.parse(sys.argv)
+        assert main.main(None) == 0
+    assert seen == [("ddpm_mnist", {"sampling.n": 3}, tmp_path, "best")]
+
+
+def test_training_is_told_the_keys_that_are_given_and_the_command_that_goes_on(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(backend, "configure", lambda: None)
+    monkeypatch.setattr(run, "open_training", lambda name, config, workdir, keys: (name, config.steps, workdir, keys))
+    monkeypatch.setattr(train, "train", lambda opened, command, began: seen.append((*opened, command)) or 0)
+    monkeypatch.setattr(sys, "argv", ["main", f"{DDPM}:paper", "--config.steps=50", f"--workdir={tmp_path / 'a b'}"])
+    with flagsaver.flagsaver():
+        cli.parse(sys.argv)
+        assert main.main(None) == 0
+    ((name, steps, workdir, keys, command),) = seen
+    assert (name, steps, workdir.path, keys) == ("ddpm_mnist_paper", 50, tmp_path / "a b", {"steps": 50})
+    assert command == f"python -m gm_jax.main {DDPM}:paper --config.steps=50 '--workdir={tmp_path}/a b'"
 
 
 def test_a_mistake_is_told_before_what_takes_long_is_imported(tmp_path):

@@ -76,6 +76,7 @@ def check_other_modes(name: str, workdir: Workdir) -> None:
     results = json.loads((workdir.path / "evaluation.json").read_text())["results"]
     assert results and all(result["n"] == 9 and "split" in result and "seed" in result for result in results.values())
     assert all(np.all(np.isfinite(result["value"])) for result in results.values())
+    assert all(results[key]["unit"] == unit for key, unit in opened.task.units.items() if key in results)
     drawn = [workdir.figures / f"{figure}.png" for figure in opened.task.figures()]
     shutil.rmtree(workdir.figures)
     assert sample.figures(opened, "best") == 0 and all(path.exists() for path in drawn)

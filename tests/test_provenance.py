@@ -3,12 +3,13 @@
 import dataclasses
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from gm_jax import evaluate, provenance, sample, tasks
+from gm_jax import evaluate, progress, provenance, sample, tasks
 from gm_jax import train as loop
 from gm_jax.errors import UserError
 from gm_jax.figures.caption import Caption
@@ -142,6 +143,32 @@ def test_a_folder_with_any_work_keeps_its_config(work, tmp_path):
         with pytest.raises(UserError, match=r"another config: seed \(0 there, 1 now\)"):
             folder.claim(shrunk("fnn_mnist", seed=1))
         assert folder.saved_config().seed == 0
+
+
+def test_speed_leaves_out_the_first_call_and_what_pauses(tmp_path, monkeypatch):
+    """Ten images a step; the first call ends at step 6 and second 20, steps 7 to 9 take three seconds without a pause.
+
+    A resumed run hides what TensorBoard has of later steps, and its times are added to those before.
+    """
+    now, writers = SimpleNamespace(time=13.0), []
+    writer = SimpleNamespace(close=lambda: None)
+    monkeypatch.setattr("tensorboardX.SummaryWriter", lambda *_, **given: writers.append(given) or writer)
+    monkeypatch.setattr(progress.time, "time", lambda: now.time)
+    folder = Workdir(tmp_path)
+    folder.update_run(starts=[{"seconds": 7.5}])
+    with progress.Progress(folder, 4, 9, lambda step: 10 * step, began=12.0) as shown:
+        now.time = 20.0
+        shown.finished(6, {})
+        with shown.paused():
+            now.time = 120.0
+        now.time = 123.0
+        shown.finished(9, {})
+        assert shown.images_per_second(9) == pytest.approx(30 / 3)
+        shown.record(9)
+    assert writers[0]["purge_step"] == 5
+    last = folder.run()["starts"][-1]
+    assert (last["from_step"], last["to_step"], last["seconds"], last["seconds_to_first_step"]) == (4, 9, 111.0, 8.0)
+    assert folder.run()["wall_time"] == 118.5
 
 
 def test_a_caption_announces_a_stand_in():

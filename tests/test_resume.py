@@ -1,6 +1,7 @@
 """The signature test: a run killed at any moment and started again ends with the bits of the run never killed."""
 
 import json
+import shlex
 from typing import NamedTuple
 
 import pytest
@@ -75,7 +76,8 @@ def test_killed_run_ends_with_the_same_bits(experiment, tmp_path):
         result = gm_jax(*arguments(experiment, killed, changes), script=script, devices=2)
         assert result.returncode == STATUS[signal], f"{signal} at {moment} {step}: {result.returncode}\n{result.stderr}"
         if signal == "SIGTERM":
-            assert "python -m gm_jax.main --config=" in result.stdout
+            command = f"python -m gm_jax.main {shlex.join(arguments(experiment, killed, changes))}\n"
+            assert f"Continue with:\n  {command}" in result.stdout
             assert (killed / "checkpoints" / str(step + config["steps_per_call"])).is_dir()
     result = gm_jax(*arguments(experiment, killed, changes), devices=2)
     assert result.returncode == 0, result.stderr

@@ -9,15 +9,16 @@ import time
 
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 from PIL import Image
 
 from gm_jax import cli, evaluate, sweep
 from gm_jax.errors import UserError
-from gm_jax.figures.sweep import save_rows
+from gm_jax.figures import sweep as figures
 from gm_jax.processes import run_jobs, share_cores
 from gm_jax.workdir import Workdir
 from tests.tiny import CONFIGS, flags, gm_jax, train_tiny
-from tests.toys import CAPTION
+from tests.toys import CAPTION, record
 
 NAIVE_BAYES = f"--config={CONFIGS['naive_bayes_mnist']}"
 
@@ -51,6 +52,24 @@ def test_shards_are_a_partition():
     assert sorted(i for share in shares for i in share) == list(range(7)) and max(map(len, shares)) == 3
     with pytest.raises(UserError, match="--shard=3/3 is not I/N"):
         sweep.parse_shard("3/3")
+
+
+def test_a_shard_runs_its_own_members_that_are_not_finished(monkeypatch, tmp_path):
+    """Of seeds 0 to 3 shard 1/2 has 1 and 3, and 3 is finished: trained to the last step, and evaluated there."""
+    sweeping = ["--sweep=seed=0,1,2,3", "--shard=1/2", "--config.steps=4", "--config.dataset.name=digits"]
+    jobs = []
+    monkeypatch.setattr(sweep, "run_jobs", lambda given, cores: jobs.append(given) or (0, 0))
+    for number, evaluated in ((1, 2), (3, 4)):
+        (tmp_path / f"seed={number}" / "checkpoints" / "4").mkdir(parents=True)
+        (tmp_path / f"seed={number}" / "evaluation.json").write_text(json.dumps({"step": evaluated}))
+    for mode in ("train", "evaluate"):
+        monkeypatch.setattr(sys, "argv", ["sweep", NAIVE_BAYES, f"--workdir={tmp_path}", *sweeping, f"--mode={mode}"])
+        with flagsaver.flagsaver():
+            cli.parse(sys.argv)
+            assert sweep.main(None) == 0
+    modes = [[(job.name, command[-1]) for job in given for command in job.commands] for given in jobs]
+    assert modes[0] == [("seed=1", "--mode=train"), ("seed=1", "--mode=evaluate")]
+    assert modes[1] == [("seed=1", "--mode=evaluate"), ("seed=3", "--mode=evaluate")]
 
 
 def test_jobs_share_the_cores():
@@ -151,9 +170,27 @@ def test_a_signal_stops_the_members_which_save(tmp_path):
     assert not (tmp_path / "first" / "evaluation.json").exists() and not (tmp_path / "second").exists()
 
 
+def test_numbers_stand_over_their_values_with_two_standard_errors(tmp_path, monkeypatch):
+    """A line for each value of the other keys; what is the same in all runs, or missing in one, has no panel."""
+    seen = record(monkeypatch, figures, "save_figure")
+    runs = []
+    for dim, seed in ((8, 0), (2, 0), (2, 1), (8, 1)):
+        error = {"value": 10.0 * dim + seed, "standard_error": 0.5 + seed}
+        results = {"error": error, "same": {"value": 1.0}, **({"rare": error} if seed else {})}
+        runs.append(({"dim": dim, "seed": seed}, results))
+    figures.save_numbers(tmp_path / "numbers.png", runs, CAPTION)
+    (panel,) = seen["numbers.png"][0].axes
+    assert panel.get_title() == "error" and panel.get_xlabel() == "dim"
+    for seed, bars in enumerate(panel.containers):
+        line, _, (segments,) = bars
+        assert bars.get_label() == f"seed={seed}"
+        np.testing.assert_array_equal(line.get_xydata(), [[2, 20 + seed], [8, 80 + seed]])
+        np.testing.assert_allclose(np.ptp([s[:, 1] for s in segments.get_segments()], 1), 4 * (0.5 + seed))
+
+
 def test_rows_stand_below_each_other_with_their_labels(tmp_path):
     images = np.stack([np.full((4, 4, 1), level, np.uint8) for level in (0, 255)])
-    save_rows(tmp_path / "rows.png", [("", images), ("latent_dim=2", images[::-1])], CAPTION)
+    figures.save_rows(tmp_path / "rows.png", [("", images), ("latent_dim=2", images[::-1])], CAPTION)
     picture = np.asarray(Image.open(tmp_path / "rows.png"))
     left = picture.shape[1] - 2 * 4 * 8 - 3 * 2 * 8  # two images of 4 pixels and three margins, enlarged eightfold
     centres = picture[[32, 96]][:, [left + 32, left + 80], 0]
