@@ -53,8 +53,9 @@ def evaluate(run: Run, checkpoint: str) -> int:
     content = {"config": run.name, "step": trained.step, "data": run.dataset.name, "stand_in": run.spec.stand_in}
     content |= {"overrides": run.overrides, "code": code(), "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     content["results"] = results
-    write_json(path, content)
-    append_line(run.workdir.evaluations, json.dumps(content))
+    if run.workdir.writes:
+        write_json(path, content)
+        append_line(run.workdir.evaluations, json.dumps(content))
     for name, result in results.items():
         if np.ndim(result["value"]) == 0:
             error = f" ± {result['standard_error']:.5f}" if "standard_error" in result else ""

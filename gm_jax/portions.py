@@ -1,7 +1,7 @@
 """Which examples of the data train, and which choose the best checkpoint."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -21,18 +21,23 @@ class Portion(NamedTuple):
     held_out: np.ndarray
 
 
-def own_validation(dataset: Dataset) -> str | None:
-    """Return the name of the data set's own validation split; None if it has none."""
-    return next((name for name in ("validation", "val") if name in dataset.sizes), None)
+def own_validation(dataset: Dataset, sources: Mapping[str, Source]) -> str | None:
+    """Return the name of the data set's own validation split; None if it has none, or a source trains on it."""
+    trained = {source.split for source in sources.values()}
+    return next((name for name in ("validation", "val") if name in dataset.sizes and name not in trained), None)
 
 
-def divide(source: Source, dataset: Dataset, validation: int) -> Portion:
-    """Hold `validation` examples of a source out of its training, a tenth at most.
+def divide(sources: Mapping[str, Source], dataset: Dataset, validation: int) -> dict[str, Portion]:
+    """Hold `validation` examples of each source out of its training, a tenth at most.
 
-    None are held out where the data set has a validation split of its own, which serves all sources alike. Reads no
-    data, unless the source has some of the split's examples alone.
+    None are held out where the data set has a validation split of its own, which serves all sources alike.
     """
-    n = 0 if own_validation(dataset) else validation
+    n = 0 if own_validation(dataset, sources) else validation
+    return {name: divide_one(source, dataset, n) for name, source in sources.items()}
+
+
+def divide_one(source: Source, dataset: Dataset, n: int) -> Portion:
+    """Hold n examples of a source out, a tenth at most. Reads no data, unless it has some of the split's alone."""
     if not source.where:
         size = len(dataset.split(source.split)) if source.split not in dataset.sizes else dataset.sizes[source.split]
         return Portion(*hold_out(size, min(n, size // 10)))

@@ -87,8 +87,7 @@ class Run:
     @functools.cached_property
     def portions(self) -> dict[str, Portion]:
         """Which examples of each source are trained on, and which are held out to choose the best checkpoint."""
-        validation = self.config.dataset.validation
-        return {name: divide(source, self.dataset, validation) for name, source in self.task.sources().items()}
+        return divide(self.task.sources(), self.dataset, self.config.dataset.validation)
 
     def check(self) -> None:
         """Raise UserError if the data, or what figures will need, are not to be had: before anything is trained."""
@@ -119,18 +118,23 @@ class Run:
         return pick(examples, source.members(examples)) if source.where else examples
 
     @functools.cached_property
+    def own_validation(self) -> str | None:
+        """The name of the data set's own validation split; None if it has none, or if it is trained on."""
+        return own_validation(self.dataset, self.task.sources())
+
+    @functools.cached_property
     def held_out(self) -> tuple[str, int]:
         """The name under which scores during training are logged, and how many examples each source holds out."""
         count = min(len(portion.held_out) for portion in self.portions.values())
-        return (VALIDATION if own_validation(self.dataset) or count else SEEN), count
+        return (VALIDATION if self.own_validation or count else SEEN), count
 
     def validation(self) -> dict[str, np.ndarray]:
         """Return the examples that choose the best checkpoint.
 
-        They are those of the data set's own validation split if it has one, else those held out from the training
-        split, and where none is held out some that are trained on: `held_out` says so.
+        They are those of the data set's own validation split if it has one that is not trained on, else those held out
+        from the training split, and where none is held out some that are trained on: `held_out` says so.
         """
-        own, parts = own_validation(self.dataset), {}
+        own, parts = self.own_validation, {}
         for name, source in self.task.sources().items():
             part = self.members(source, own or source.split)
             parts[name] = pick(self.split(source.split), self.portions[name].held_out) if self.held_out[1] else part
@@ -240,8 +244,8 @@ def settle(config: ConfigDict, workdir: Workdir, overrides: Collection[str]) -> 
     adapted = adapt(config, dataset, overrides)
     spec = DataSpec(dataset.image_shape, dataset.label_names, dataset.attribute_names, dataset.stand_in, dataset.name)
     experiment = Experiment(config, spec)
-    sources = experiment.task.sources().values()
-    longest = max(len(divide(source, dataset, config.dataset.validation).trained) for source in sources)
+    portions = divide(experiment.task.sources(), dataset, config.dataset.validation)
+    longest = max(len(portion.trained) for portion in portions.values())
     if count_epochs(config, experiment, longest, {*overrides, *adapted}):
         experiment = Experiment(config, spec)
     workdir.check(config)

@@ -17,6 +17,8 @@ def sample(run: Run, checkpoint: str) -> int:
     result = run.task.sample(trained.variables, sampling.n, sampling.seed)
     if result is None:
         raise UserError(f"the task {run.config.task} draws no samples; it knows the modes train, evaluate and figures")
+    if not run.workdir.writes:
+        return 0
     path = run.workdir.path / "samples.npz"
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     np.savez_compressed(temporary, **result, config=run.name, data=run.spec.name, step=trained.step)
@@ -30,6 +32,8 @@ def sample(run: Run, checkpoint: str) -> int:
 def figures(run: Run, checkpoint: str) -> int:
     """Draw every figure of the task again."""
     trained = run.restore(checkpoint)
+    if not run.workdir.writes:
+        return 0
     for name, draw in run.task.figures().items():
         draw(trained)
         print(run.workdir.figures / f"{name}.png", flush=True)

@@ -122,8 +122,12 @@ def test_all_splits_that_are_trained_on_are_compared_on_resume(toy, monkeypatch)
     run, _ = toy
     monkeypatch.setattr(run.task, "sources", lambda: {"a": Source("train", "test"), "b": Source("test", "test")})
     assert run.fingerprint(SimpleNamespace(fingerprint=str.upper)) == "TRAIN+TEST"
-    assert own_validation(SimpleNamespace(sizes={"train": 9, "validation": 2})) == "validation"
-    assert own_validation(SimpleNamespace(sizes={"train": 9, "test": 2})) is None
+
+
+def test_an_own_validation_split_is_one_that_no_source_trains_on():
+    sources = {"a": Source("train", "test"), "b": Source("val", "test")}
+    for sizes, name in ((("train", "validation"), "validation"), (("train", "val"), None), (("train", "test"), None)):
+        assert own_validation(SimpleNamespace(sizes=dict.fromkeys(sizes, 9)), sources) == name
 
 
 def test_stages_follow_the_epochs_of_the_data(tmp_path):

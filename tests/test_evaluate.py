@@ -102,6 +102,10 @@ def test_a_validation_split_of_the_data_is_used_and_all_else_trains(tmp_path):
     assert len(run.portions["images"].trained) == 24 and len(examples["image"]) == 10
     np.testing.assert_array_equal(examples["label"], run.split("val")["label"][choose(24, 10)])
     assert str(run.trained(run.init_state()).caption) == "fnn_mnist on images · step 0"
+    run = open_tiny(tmp_path / "run", "fnn_mnist", **changes, dataset__split="val")
+    portion = run.portions["images"]  # whoever trains on that split does not choose by what is seen
+    assert run.held_out == ("validation", 2) and len(portion.trained) == 22
+    np.testing.assert_array_equal(run.validation()["image"], run.split("val")["image"][portion.held_out])
 
 
 DIRECTIONS = {"accuracy": "max", "elbo": "max", "log_likelihood": "max", "loss": "min", "energy_score": "min",

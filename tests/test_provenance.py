@@ -44,9 +44,11 @@ def test_run_json_says_what_was_started(run, tmp_path, monkeypatch):
 
 def test_every_evaluation_is_kept(run):
     for samples, checkpoint in ((9, "2"), (5, "newest")):
-        again = open_trained("gan_mnist", {"evaluation.samples": samples}, run.workdir)
+        again = open_trained("gan_mnist", {"evaluation.samples": samples}, Workdir(run.workdir.path))
         assert again.spec == run.spec
         assert evaluate.evaluate(again, checkpoint) == 0
+    again.workdir.writes = False  # as in a second process
+    assert evaluate.evaluate(again, "2") == 0
     append_line(run.workdir.evaluations, json.dumps({"step": 5}))
     first, second, third = map(json.loads, run.workdir.evaluations.read_text().splitlines())
     assert (first["step"], second["step"], third["step"]) == (2, 4, 5)
@@ -110,6 +112,11 @@ def test_all_pictures_of_samples_are_drawn_with_the_seed_of_sampling(run, monkey
     for images in (written["images"], rows, *(images for _, images in drawn)):
         np.testing.assert_array_equal(images, expected)
     assert written["step"] == 2
+    monkeypatch.undo()
+    before = {path: path.stat().st_mtime_ns for path in run.workdir.path.rglob("*")}
+    again.workdir = Workdir(run.workdir.path, writes=False)
+    assert sample.sample(again, "2") == 0 == sample.figures(again, "2")
+    assert before == {path: path.stat().st_mtime_ns for path in run.workdir.path.rglob("*")}
 
 
 FREE = {"steps", "log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints", "rows"}
