@@ -8,6 +8,7 @@ bit or another shape without a word.
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +120,13 @@ class Checkpoints:
                 raise Damaged(f"the checksum of {path} differs")
         return state, meta
 
-    def restore_newest(self, target: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+    def restore_newest(
+        self, target: TrainState, moves: bool = True, agree: Callable[[int], int] = int
+    ) -> tuple[TrainState, dict[str, Any]] | None:
         """Restore the newest sound checkpoint, None if there is none; damaged newer ones become `N.corrupt`.
+
+        Of several processes one `moves` them, once all have read them: `agree` returns when every process has called
+        it, the largest of their steps.
 
         Raises:
             UserError: every checkpoint is damaged (then none is moved), or another model wrote it.
@@ -132,7 +138,9 @@ class Checkpoints:
             except Damaged as error:
                 damaged[step] = str(error)
                 continue
-            for bad, reason in damaged.items():
+            if agree(step) != step:
+                raise UserError(f"the processes restore different checkpoints of {self.directory}: can all read it?")
+            for bad, reason in damaged.items() if moves else ():
                 aside = self._move_aside(bad)
                 logging.warning(
                     "checkpoint %d is damaged (%s): moved to %s; going on from %d", bad, reason, aside.name, step

@@ -27,7 +27,7 @@ def is_writer() -> bool:
 
 
 def agree(number: int) -> int:
-    """Return the largest of all processes' numbers, so that they act on a signal, or restore a step, as one."""
+    """Return the largest of all processes' numbers, so that they act on a signal, or on damage, as one."""
     if jax.process_count() == 1:
         return number
     from jax.experimental import multihost_utils

@@ -34,7 +34,7 @@ def check_intervals(config) -> None:
 
 def restore_or_init(run: Run, shapes: TrainState) -> tuple[TrainState, dict[str, Any]]:
     """Return the newest sound state, or that of step 0, on all devices, and what the loop saved with it."""
-    restored = run.checkpoints.restore_newest(shapes)
+    restored = run.checkpoints.restore_newest(shapes, run.workdir.writes, parallel.agree)
     if restored is None:
         return run.init_state(), {"window": {}}
     state, meta = restored

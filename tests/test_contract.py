@@ -1,5 +1,6 @@
 """The contract between a task and the loop, by a toy that uses all of it; `test_resume` kills it."""
 
+import signal
 from types import SimpleNamespace
 
 import jax
@@ -10,6 +11,7 @@ from jax.experimental import multihost_utils
 from gm_jax import experiment, parallel
 from gm_jax.checkpoint import Checkpoints
 from gm_jax.errors import UserError
+from gm_jax.interrupt import Interrupt
 from gm_jax.portions import own_validation
 from gm_jax.run import open_training
 from gm_jax.stages import Stage
@@ -49,6 +51,32 @@ def test_a_run_begins_with_its_seed_and_each_stage_steps_with_its_own_phases(toy
         phases, optimizers, decays, seed = run.experiment.train_step(stage)
         assert [phase.name for phase in phases] == names and seed == 3 and decays == {"ab": 0.9, "ba": 0.9}
         assert optimizers == (("ab", "ba"), phases)  # what a lazy phase says of rates is said of this stage
+
+
+def test_run_json_says_of_each_source_what_is_trained_on(toy):
+    run, _ = toy
+    about = run.workdir.run()["dataset"]
+    sources = {"a": {"split": "train", "label": 0, "n": 134}, "b": {"split": "train", "label": 1, "n": 137}}
+    assert about["trained_on"] == sources
+    assert about["best_chosen_by"] == {"examples": "validation", "n": 10, "held_out": 14}
+
+
+def test_a_second_signal_ends_the_process_at_once():
+    """The first is noted; the next, and any after the work, does what it did before."""
+    seen = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    try:
+        with Interrupt() as interrupt:
+            signal.raise_signal(signal.SIGTERM)
+            assert (interrupt.signal, seen) == (signal.SIGTERM, [])
+            signal.raise_signal(signal.SIGTERM)
+            assert seen == [signal.SIGTERM]
+        with Interrupt():
+            pass
+        signal.raise_signal(signal.SIGTERM)
+        assert seen == [signal.SIGTERM] * 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_averages_are_what_is_sampled_and_measured(toy):

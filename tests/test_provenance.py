@@ -73,6 +73,21 @@ def test_a_run_of_an_older_version_is_refused_in_one_line(run, tmp_path):
             open_again()
 
 
+def test_a_run_is_not_taken_for_another(run, tmp_path):
+    """Neither one of another config, nor one of the same config on other data."""
+    with pytest.raises(UserError, match="was written by the config gan_mnist, not ddpm_mnist"):
+        open_trained("ddpm_mnist", {}, run.workdir)
+    shutil.copytree(run.workdir.path, tmp_path / "copy")
+    copy = Workdir(tmp_path / "copy")
+    copy.update_run(dataset={**copy.run()["dataset"], "fingerprint": "of others"})
+    for open_again in (
+        lambda: open_trained("gan_mnist", {}, copy).dataset,
+        lambda: open_training("gan_mnist", shrunk("gan_mnist", steps=4, seed=7), copy),
+    ):
+        with pytest.raises(UserError, match=r"was trained on digits .* but now digits"):
+            open_again()
+
+
 def test_a_line_is_appended_after_the_half_one_of_a_killed_process(tmp_path):
     path = tmp_path / "lines"
     append_line(path, "1")

@@ -12,7 +12,7 @@ import pytest
 from absl.testing import flagsaver
 from PIL import Image
 
-from gm_jax import cli, evaluate, sweep
+from gm_jax import backend, cli, evaluate, sweep
 from gm_jax.errors import UserError
 from gm_jax.figures import sweep as figures
 from gm_jax.processes import run_jobs, share_cores
@@ -113,7 +113,7 @@ def test_a_mistake_is_told_in_one_line_before_anything_starts(values, message, t
     assert "Traceback" not in result.stderr and not family.exists()
 
 
-def test_finished_half_done_and_failing_members_then_the_family(tmp_path):
+def test_finished_half_done_and_failing_members_then_the_family(tmp_path, monkeypatch):
     """One member is finished, one stopped half-way, one began with other data and fails; without it they are drawn."""
     half = tmp_path / "model.smoothing=0.5"
     train_tiny(half, "naive_bayes_mnist", steps=2, model__smoothing=0.5)
@@ -141,6 +141,16 @@ def test_finished_half_done_and_failing_members_then_the_family(tmp_path):
     listed = json.loads((tmp_path / "sweep.json").read_text())
     assert listed["config"] == "naive_bayes_mnist" and listed["keys"] == ["model.smoothing"]
     assert listed["members"][1] == {"values": {"model.smoothing": 2.0}, "workdir": "model.smoothing=2.0"}
+
+    seen = record(monkeypatch, figures, "save_rows", "save_numbers")
+    monkeypatch.setattr(backend, "configure", lambda: None)
+    folders = {smoothing: Workdir(tmp_path / f"model.smoothing={smoothing}") for smoothing in (0.5, 2.0)}
+    members = [sweep.Member({"model.smoothing": s}, [], None, {}, folder) for s, folder in folders.items()]
+    sweep.draw_family("naive_bayes_mnist", tmp_path, members)
+    assert [label for label, _ in seen["samples.png"][0]] == ["model.smoothing=0.5", "model.smoothing=2.0"]
+    for (values, results), (smoothing, folder) in zip(seen["numbers.png"][0], folders.items(), strict=True):
+        assert values == {"model.smoothing": smoothing}
+        assert results == json.loads((folder.path / "evaluation.json").read_text())["results"]
 
     other = sweep.Member({"seed": 1}, [], None, {}, Workdir(tmp_path / "seed=1"))
     with pytest.raises(UserError, match=r"is a sweep of naive_bayes_mnist over model.smoothing: use another --workdir"):
