@@ -13,7 +13,7 @@ from gm_jax.checkpoint import Checkpoints
 from gm_jax.errors import UserError
 from gm_jax.interrupt import Interrupt
 from gm_jax.portions import own_validation
-from gm_jax.run import open_training
+from gm_jax.run import open_training, together
 from gm_jax.stages import Stage
 from gm_jax.tasks.task import Source
 from gm_jax.train import train
@@ -130,10 +130,15 @@ def test_sources_are_of_unequal_size_and_hold_out_examples_of_their_own(toy):
         for number, name in enumerate("ab"):
             assert set(data[name]["label"]) == {number}
             np.testing.assert_array_equal(data[name]["position"], np.arange(len(data[name]["image"])))
-            if numbers:
-                held_out = split["image"][numbers[name].held_out]
-                assert all(np.any(np.all(image == held_out, (1, 2, 3))) for image in data[name]["image"])
+            found = split["image"][numbers[name].held_out] if numbers else run.split("test")["image"]
+            assert all(np.any(np.all(image == found, (1, 2, 3))) for image in data[name]["image"])
     assert set(run.training()["b"]["label"]) == {1}
+
+
+def test_of_every_source_there_are_as_many_examples_as_of_the_smallest():
+    sources = {name: {"image": np.arange(n)} for name, n in (("a", 3), ("b", 5))}
+    for n, expected in ((None, 3), (2, 2), (9, 3)):
+        assert [len(examples["image"]) for examples in together(sources, n).values()] == [expected, expected]
 
 
 def test_a_source_may_ask_for_several_attributes():
