@@ -1,5 +1,6 @@
 """THE loop: restore, step, log, evaluate, draw, checkpoint. It knows no model."""
 
+import contextlib
 import functools
 from typing import Any
 
@@ -64,7 +65,11 @@ def train(run: Run, command: str, began: float) -> int:
         if start:
             print(f"continuing {run.workdir.path} from step {start}", flush=True)
         images = functools.partial(examples_before, experiment.stages)
-        with Interrupt() as interrupt, Progress(run.workdir, start, config.steps, images, began) as progress:
+        with (
+            contextlib.closing(run.checkpoints),  # what is being saved when something goes wrong is saved
+            Interrupt() as interrupt,
+            Progress(run.workdir, start, config.steps, images, began) as progress,
+        ):
             state = loop(run, during, state, meta, progress, interrupt)
         step = int(state.step)
         if interrupt.signal:
@@ -149,7 +154,6 @@ def loop(
         if signal:
             break
     run.checkpoints.wait()
-    run.checkpoints.close()
     file.close()
     return state
 
