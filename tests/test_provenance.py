@@ -194,7 +194,7 @@ def test_speed_leaves_out_the_first_call_and_what_pauses(tmp_path, monkeypatch):
 
 
 def test_a_caption_announces_a_stand_in():
-    caption = Caption("ddpm_mnist", "digits", 7, STAND_IN).plus("seed 3", "guidance 2.0")
+    caption = Caption("ddpm_mnist", "digits", 7, STAND_IN).plus("seed 3").plus("guidance 2.0")
     assert str(caption) == f"ddpm_mnist on digits · step 7 · NOTE: {STAND_IN} · seed 3 · guidance 2.0"
     assert caption.fields()["stand_in"] == STAND_IN and caption.fields()["Description"] == str(caption)
 
