@@ -235,10 +235,10 @@ def test_a_judge_counts_classes_and_is_judged_itself():
 
 def test_similarity_within_classes():
     images = RNG.normal(size=(7, 2, 2, 1))
-    classes = np.array([0, 1, 0, 1, 1, 2, 0])  # one of the last kind makes no pair
+    classes = np.array([0, 1, 0, 1, 1, 2, 1])  # one of the last kind makes no pair
     pairs = {c: [cosine(images[i], images[j]) for i in range(7) for j in range(7)
                  if i != j and classes[i] == classes[j] == c] for c in (0, 1)}  # fmt: skip
-    expected = np.mean([np.mean(pairs[0]), np.mean(pairs[1])])
+    expected = (2 * np.mean(pairs[0]) + 4 * np.mean(pairs[1])) / 6  # a class counts as much as it has images
     assert diversity.mean_similarity(images, classes) == pytest.approx(expected)
     assert diversity.mean_similarity(images[:1], classes[:1]) == 0.0
 
