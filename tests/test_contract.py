@@ -133,6 +133,8 @@ def test_sources_are_of_unequal_size_and_hold_out_examples_of_their_own(toy):
             found = split["image"][numbers[name].held_out] if numbers else run.split("test")["image"]
             assert all(np.any(np.all(image == found, (1, 2, 3))) for image in data[name]["image"])
     assert set(run.training()["b"]["label"]) == {1}
+    for name, stream in run.sources().items():
+        np.testing.assert_array_equal(stream.examples, run.portions[name].trained)
 
 
 def test_of_every_source_there_are_as_many_examples_as_of_the_smallest():
