@@ -141,9 +141,8 @@ class InceptionBlock(nn.Module):
                 elif isinstance(step, Layer):
                     h = [BasicConv(thinned(step, self.width), averaged, name=name)(h[0])]
                 else:
-                    h = [
-                        BasicConv(thinned(layer, self.width), name=name + side)(h[0]) for layer, side in zip(step, "ab")
-                    ]
+                    sides = zip(step, (f"{name}a", f"{name}b"), strict=True)
+                    h = [BasicConv(thinned(layer, self.width), name=side)(h[0]) for layer, side in sides]
             outputs += h
         return jnp.concatenate(outputs, -1)
 
