@@ -1,7 +1,7 @@
 """The published weights of FID's Inception V3: found, checked, converted to Flax and kept in a cache.
 
-Two files hold the same network: pytorch-fid's state dict (torch-fidelity's is the same file) and the TorchScript archive
-of StyleGAN2-ADA and clean-fid. Either will do; a file with any other checksum is refused.
+Two files hold the same network: the state dict of pytorch-fid and torch-fidelity, and the TorchScript archive of
+StyleGAN2-ADA and clean-fid. Either will do; a file with any other checksum is refused.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ VARIABLE = "GM_JAX_INCEPTION"
 HELP = f"give {STATE_DICT} or {TORCHSCRIPT} as evaluation.inception or ${VARIABLE}"
 MAX_BYTES = 2**28  # of a file of weights
 
-# Of a layer: the path in the Flax variables, its name in the state dict, and in the TorchScript archive (None: all ones).
+# Of a layer: the path in the Flax variables, the name in the state dict, and in the TorchScript archive (None: ones).
 PARTS = {
     ("params", "conv", "kernel"): ("conv.weight", "weight"),
     ("params", "bn", "scale"): ("bn.weight", None),
@@ -52,21 +52,20 @@ def load(
     ~/.cache/gm_jax: inception.safetensors), else a download. `known` are the checksums that are accepted, {SHA-256:
     name}. Raises UserError if the file is missing or another one, or if nothing can be downloaded.
     """
-    path = path or os.environ.get(VARIABLE) or None
-    cache = cache_file()
-    if path is None:
-        cached = read_safetensors(cache, known)
-        if cached is not None:
-            return _tree(*cached, width)
-        path = download(cache.parent, known)
-    path = Path(path).expanduser()
-    digest = checked(path, known)
-    cached = read_safetensors(cache, (digest,))
-    if cached is None:
-        cached = convert(torch_weights.read(path), path), digest
-        _tree(*cached, width)  # what does not fit must not be kept
-        _keep(cache, *cached)
-    return _tree(*cached, width)
+    given, cache = path or os.environ.get(VARIABLE), cache_file()
+    digest = checked(Path(given).expanduser(), known) if given else None
+    cached = read_safetensors(cache, (digest,) if given else known)
+    if cached is not None:
+        flat, source = cached
+        return unflatten_dict(flat, sep="/"), source
+    path = Path(given).expanduser() if given else download(cache.parent, known)
+    digest = digest or checked(path, known)
+    flat = convert(torch_weights.read(path), path)
+    check_shapes(flat, width, path)
+    _keep(cache, flat, digest)
+    if not given:
+        path.unlink()
+    return unflatten_dict(flat, sep="/"), digest
 
 
 def cache_file() -> Path:
@@ -118,7 +117,7 @@ def download(folder: Path, known: Mapping[str, str] = KNOWN, url: str = URL) -> 
 def layers() -> Iterator[tuple[tuple[str, ...], str, str]]:
     """Yield of every layer its path in the Flax variables, its name in the state dict, and in the TorchScript archive.
 
-    The archive's names are those of the graph of 2015: "conv_2", "mixed_4.tower_1.conv_3", "mixed_9.tower_mixed_conv_1".
+    The archive has the names of the graph of 2015: "conv_2", "mixed_4.tower_1.conv_3", "mixed_9.tower_mixed_conv_1".
     """
     stem = mixed = 0
     for block, content in BLOCKS.items():
@@ -129,7 +128,8 @@ def layers() -> Iterator[tuple[tuple[str, ...], str, str]]:
             prefix = f"layers.{_numbered('mixed', mixed)}"
             mixed += 1
             towers = 0
-            joint = "_" if any(isinstance(step, tuple) for steps in content.values() for step in steps) else "."
+            split = any(not isinstance(step, Layer | str) for steps in content.values() for step in steps)
+            joint = "_" if split else "."
             for branch, steps in content.items():
                 named = [(name, step) for name, step in named_steps(branch, steps) if not isinstance(step, str)]
                 alone = len(steps) == 1  # no tower: a layer of the block itself
@@ -170,14 +170,13 @@ def convert(tensors: Mapping[str, np.ndarray], path: Path) -> dict[str, np.ndarr
     return {name: np.ascontiguousarray(value, np.float32) for name, value in variables.items()}
 
 
-def _tree(flat: dict[str, np.ndarray], digest: str, width: int) -> tuple[dict[str, dict], str]:
-    """Return the variables as Flax takes them; raises UserError if they are not those of this network."""
+def check_shapes(flat: Mapping[str, np.ndarray], width: int, path: Path) -> None:
+    """Raise UserError unless the variables are those of `InceptionV3(width)`."""
     image = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), np.float32)
     expected = flatten_dict(jax.eval_shape(InceptionV3(width).init, jax.random.key(0), image), sep="/")
-    shapes = {name: value.shape for name, value in flat.items()}
-    if shapes != {name: value.shape for name, value in expected.items()}:
-        raise UserError(f"the weights with SHA-256 {digest[:8]}... are of another network than FID's Inception: {HELP}")
-    return unflatten_dict(flat, sep="/"), digest
+    wrong = [name for name, value in expected.items() if flat[name].shape != value.shape]
+    if wrong:
+        raise UserError(f"{path} is of another network than FID's Inception ({wrong[0]} has another shape): {HELP}")
 
 
 def _keep(cache: Path, flat: dict[str, np.ndarray], digest: str) -> None:
@@ -191,9 +190,10 @@ def _keep(cache: Path, flat: dict[str, np.ndarray], digest: str) -> None:
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], source: str) -> None:
-    """Write float32 tensors in the format of the package `safetensors`: the length of a JSON header, it, and the values.
+    """Write float32 tensors in the format of the package `safetensors`: a length, a JSON header of it, the values.
 
-    The header names the SHA-256 of the published file and of the values. The file appears whole or not at all.
+    (Twenty lines for one type, instead of a package.) The header names the SHA-256 of the published file and that of
+    the values. The file appears whole or not at all.
     """
     header, offset, digest = {}, 0, hashlib.sha256()
     for name, value in tensors.items():
@@ -218,7 +218,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], source: str
 def read_safetensors(
     path: Path, sources: Mapping[str, str] | tuple[str, ...]
 ) -> tuple[dict[str, np.ndarray], str] | None:
-    """Return the tensors that `write_safetensors` wrote and their source; None if missing, damaged or of no such source."""
+    """Return the tensors that `write_safetensors` wrote and their source; None if missing, damaged or of another."""
     try:
         data = path.read_bytes()
     except OSError:
