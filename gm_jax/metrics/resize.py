@@ -24,7 +24,7 @@ Array = jax.Array | np.ndarray
 def resize(images: Array, convention: str, size: int = SIZE) -> Array:
     """Resize images uint8 [B, H, W, 1 or 3] to float32 [B, size, size, 3] as the network takes them.
 
-    The range is [-1, 1] for `pytorch`, [-1, 127 / 128] for `tf`, and wider than that for `clean`, as bicubic overshoots.
+    The range is [-1, 1] for `pytorch`, [-1, 127 / 128] for `tf`, and wider than that for `clean`: bicubic overshoots.
     Grey images are repeated. Raises UserError for another convention or number of channels.
     """
     if convention not in CONVENTIONS:
