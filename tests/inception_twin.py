@@ -148,18 +148,24 @@ class Inception(nn.Module):
         return features, features @ self.fc.weight.T, outputs
 
 
-def randomised(network, seed=0):
-    """Give every parameter and statistic a random value that keeps activations of order 1."""
+def trained(network, images, seed=0):
+    """Give it random parameters and statistics; the last block has those of images [B, 3, H, W].
+
+    So no feature is all but zero, and no block before the last blows up differences in rounding, as normalising what
+    random layers leave would.
+    """
     generator = torch.Generator().manual_seed(seed)
+    for name, value in [*network.named_parameters(), *network.named_buffers()]:
+        noise = torch.randn(value.shape, generator=generator)
+        if value.ndim > 1:
+            value.data = noise * (2 / value[0].numel()) ** 0.5
+        elif value.ndim == 1:
+            value.data = (0.2 * noise).exp() if name.endswith(("bn.weight", "running_var")) else 0.2 * noise
+    network.eval()
+    last = [module for module in network.Mixed_7c.modules() if isinstance(module, nn.BatchNorm2d)]
+    for module in last:
+        module.momentum = 1.0  # forget what was before
+        module.train()
     with torch.no_grad():
-        for name, value in network.state_dict().items():
-            if name.endswith("num_batches_tracked"):
-                continue
-            noise = torch.randn(value.shape, generator=generator)
-            if value.ndim > 1:
-                value.copy_(noise * (2 / value[0].numel()) ** 0.5)
-            elif name.endswith(("running_var", "bn.weight", ".var")):
-                value.copy_(0.5 + torch.rand(value.shape, generator=generator))
-            else:
-                value.copy_(0.2 * noise)
+        network(images)
     return network.eval()
