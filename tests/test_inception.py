@@ -67,6 +67,24 @@ def test_an_average_counts_the_pixels_inside_alone():
     np.testing.assert_allclose(averages(jnp.asarray(x)), np.stack([np.stack(r, 1) for r in windows], 1), atol=1e-6)
 
 
+def test_nothing_is_multiplied_in_less_than_single_precision(small):
+    variables = unflatten_dict(small, sep="/")
+    program = jax.make_jaxpr(InceptionV3(WIDTH).apply)(variables, jnp.zeros((1, 299, 299, 3)))
+    products = [e for e in equations(program.jaxpr) if e.primitive.name in ("dot_general", "conv_general_dilated")]
+    assert len(products) == 94 + 1
+    assert all(set(e.params["precision"]) == {jax.lax.Precision.HIGHEST} for e in products)
+
+
+def equations(program):
+    """All equations of a program and of those within."""
+    for equation in program.eqns:
+        yield equation
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from equations(inner)
+
+
 def nchw(x):
     return np.asarray(x).transpose(0, 3, 1, 2)
 

@@ -160,14 +160,15 @@ class InceptionV3(nn.Module):
         outputs of everything in `BLOCKS` are a third result, {name: [B, H, W, C]}.
         """
         outputs = {}
-        for name, block in BLOCKS.items():
-            if isinstance(block, Layer):
-                x = BasicConv(thinned(block, self.width), name=name)(x)
-            else:
-                x = pooled(x, block) if isinstance(block, str) else InceptionBlock(block, self.width, name=name)(x)
-            outputs[name] = x
-        features = jnp.mean(x, (1, 2))
-        logits = nn.Dense(CLASSES, use_bias=False, precision="highest", name="fc")(features)
+        with jax.default_matmul_precision("highest"):  # GPUs would round what is multiplied to 10 bits
+            for name, block in BLOCKS.items():
+                if isinstance(block, Layer):
+                    x = BasicConv(thinned(block, self.width), name=name)(x)
+                else:
+                    x = pooled(x, block) if isinstance(block, str) else InceptionBlock(block, self.width, name=name)(x)
+                outputs[name] = x
+            features = jnp.mean(x, (1, 2))
+            logits = nn.Dense(CLASSES, use_bias=False, name="fc")(features)
         return (features, logits, outputs) if blocks else (features, logits)
 
 
