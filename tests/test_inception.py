@@ -169,15 +169,18 @@ def tensor(key, values, offset=0, shape=None, strides=None, kind="FloatStorage")
     return Call(REBUILD, Storage(key, values, kind), offset, shape, strides, False, collections.OrderedDict())
 
 
-def pickled(tree, monkeypatch):
-    """Pickle as PyTorch does, with stand-ins for its functions; returns also the storages that were met."""
+def pickled(tree, monkeypatch, view=()):
+    """Pickle as PyTorch does, with stand-ins for its functions; returns also the storages that were met.
+
+    `view` is what the old format has at the end of a storage's id.
+    """
     storages = {}
 
     class Pickler(pickle.Pickler):
         def persistent_id(self, value):
             if isinstance(value, Storage):
                 storages[value.key] = value.values.tobytes()
-                return "storage", getattr(sys.modules["torch"], value.kind), value.key, "cpu", value.values.size
+                return "storage", getattr(sys.modules["torch"], value.kind), value.key, "cpu", value.values.size, *view
             return None
 
     with monkeypatch.context() as patch:
@@ -201,6 +204,16 @@ def write_zip(file, tree, monkeypatch, **changes):
     return file
 
 
+def write_legacy(file, tree, monkeypatch, magic=0x1950A86A20F9469CFC6C, little=True, view=None):
+    """Write the row of pickles that `torch.save` wrote before version 1.6, as the published state dict is."""
+    data, storages = pickled(tree, monkeypatch, view=(view,))
+    info = {"protocol_version": 1001, "little_endian": little, "type_sizes": {"short": 2, "int": 4, "long": 4}}
+    head = b"".join(pickle.dumps(part, protocol=2) for part in (magic, 1001, info))
+    raw = b"".join((len(values) // 4).to_bytes(8, "little") + values for values in storages.values())
+    file.write_bytes(head + data + pickle.dumps(list(storages), protocol=2) + raw)
+    return file
+
+
 def state_dict_of(small):
     """A state dict in pytorch-fid's names, made from the variables of the small network."""
     state = collections.OrderedDict()
@@ -220,10 +233,11 @@ def refusal(function, *arguments, **keywords):
     return text
 
 
+@pytest.mark.parametrize("write", [write_zip, write_legacy])
 def test_a_state_dict_becomes_the_networks_variables_and_the_second_load_is_from_the_cache(
-    small, tmp_path, monkeypatch
+    write, small, tmp_path, monkeypatch
 ):
-    file = write_zip(tmp_path / "small.pth", state_dict_of(small), monkeypatch)
+    file = write(tmp_path / "small.pth", state_dict_of(small), monkeypatch)
     hashes = known(file)
     variables, digest = inception_weights.load(file, known=hashes, width=WIDTH)
     assert {digest: "small.pth"} == hashes
@@ -381,6 +395,21 @@ def test_damaged_archives_are_refused_in_one_line(tmp_path, monkeypatch):
     assert "no 'data/0' of the right size" in refusal(torch_weights.read, file)
     monkeypatch.setattr(torch_weights, "MAX_FILE", 100)
     assert "has more than" in refusal(torch_weights.read, file)
+
+
+def test_damaged_files_of_the_old_format_are_refused_in_one_line(tmp_path, monkeypatch):
+    values = {"a": tensor("94", np.arange(100, dtype=np.float32)), "b": tensor("95", np.ones((2, 3), "f4"))}
+    file = write_legacy(tmp_path / "x.pth", values, monkeypatch)
+    assert torch_weights.read(file)["b"].tolist() == [[1, 1, 1], [1, 1, 1]]
+    data = file.read_bytes()
+    size = data.index((100).to_bytes(8, "little") + bytes(4))
+    for damaged in (data[:-1], data[: len(data) // 2], data[:size] + b"e" + data[size + 1 :]):
+        file.write_bytes(damaged)
+        assert "is damaged or no PyTorch file" in refusal(torch_weights.read, file)
+    for wrong in ({"magic": 7}, {"little": False}, {"view": ("root", 0, 6)}):
+        assert "is damaged or no PyTorch file" in refusal(
+            torch_weights.read, write_legacy(file, values, monkeypatch, **wrong)
+        )
 
 
 TOWERS = {  # names of StyleGAN2-ADA's archive, as its sources have them
