@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gm_jax.judge import count_classes
-from gm_jax.measure import draw, measure
+from gm_jax.measure import Drawn, draw, measure
 from gm_jax.metrics.diversity import similar_pairs
 from gm_jax.metrics.moments import Moments, gather
 from gm_jax.metrics.neighbours import nearest_neighbours
@@ -65,19 +65,21 @@ def evaluate(run: Run, checkpoint: str) -> int:
 
 
 def judge_samples(run: Run, trained: Trained) -> dict[str, Any]:
-    """Look at `evaluation.samples` samples: what the evaluators measure of them, and what they show.
-
-    Whether they are alike, near the training images, and of the classes that the judge sees in data.
-    """
-    evaluation, seed = run.config.evaluation, run.config.sampling.seed
-    if not evaluation.samples or run.task.generate is None or len(run.portions) > 1:
+    """Draw `evaluation.samples` samples; return what the evaluators measure of them, and what they show."""
+    n = run.config.evaluation.samples
+    if not n or run.task.generate is None or len(run.portions) > 1:
         return {}
-    drawn = draw(run, trained, evaluation.samples)
-    results = measure(run, trained, drawn)
+    drawn = draw(run, trained, n)
+    return measure(run, drawn) | look_at_samples(run, trained, drawn)
+
+
+def look_at_samples(run: Run, trained: Trained, drawn: Drawn) -> dict[str, Any]:
+    """Return whether samples are alike, near the training images, and of the classes that the judge sees in data."""
+    evaluation, seed, results = run.config.evaluation, run.config.sampling.seed, {}
     samples = {"images": drawn.images} | ({} if drawn.labels is None else {"labels": drawn.labels})
     held_out = trained.examples(evaluation.n)
     real = {name + "s": held_out[name] for name in ("image", "label") if name in held_out}
-    alike = {"": drawn.images, "_of_real_images": real["images"][: evaluation.samples]}
+    alike = {"": drawn.images, "_of_real_images": real["images"][: len(drawn.images)]}
     results |= {f"similar_pairs{whose}": count_similar(images) for whose, images in alike.items()}
     training = run.training()
     for whose, images in alike.items():

@@ -6,12 +6,17 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from gm_jax import inception_weights, parallel
 from gm_jax.errors import UserError
+from gm_jax.metrics.resize import SIZE, resize
+from gm_jax.models.inception import InceptionV3
 from gm_jax.workdir import Workdir
 
-CONVENTIONS = ("tf", "pytorch", "clean")
+INCEPTION_CHUNK = 32  # images of 299x299 pixels at once
+
 SIDE = 32  # pixels of the largest image whose pixels are features; larger ones are averaged
 
 
@@ -39,8 +44,12 @@ class Extractor(NamedTuple):
     see: Callable[[np.ndarray], np.ndarray]
 
 
-def open_extractor(name: str, convention: str, image_shape: tuple[int, int, int]) -> Extractor:
+def open_extractor(
+    name: str, convention: str, image_shape: tuple[int, int, int], weights: str | None = None
+) -> Extractor:
     """Open "pixels", "inception", or the classifier that was trained in a workdir, for images of one shape.
+
+    `convention` is how images are resized for inception, and `weights` the file of its published weights.
 
     Raises:
         UserError: there is none, or it cannot see such images.
@@ -48,7 +57,7 @@ def open_extractor(name: str, convention: str, image_shape: tuple[int, int, int]
     if name == "pixels":
         return pixels(image_shape)
     if name == "inception":
-        return inception(convention)
+        return inception(convention, weights)
     return classifier(name, image_shape)
 
 
@@ -93,15 +102,27 @@ def in_full(look: Callable[[np.ndarray], np.ndarray], chunk: int, images: np.nda
     return look(np.concatenate([images, np.repeat(images[-1:], chunk - n, 0)]))[:n]
 
 
-def inception(convention: str) -> Extractor:
-    """Return the Inception of the FID, whose weights the user gives or lets it download, with a way to resize."""
-    from gm_jax.metrics.inception import make_inception
+def inception(convention: str, weights: str | None) -> Extractor:
+    """Return the Inception of the FID, its weights from a file or downloaded, with a way to resize."""
+    variables, source = inception_weights.load(weights)
+    network, published = InceptionV3(), source in inception_weights.KNOWN
+    on_host = convention == "clean"  # by Pillow
 
-    if convention not in CONVENTIONS:
-        raise UserError(f"evaluation.convention={convention!r} is not one of {', '.join(CONVENTIONS)}")
-    see, identity, published = make_inception(convention)
+    def look(variables: Any, batch: dict[str, jax.Array]) -> jax.Array:
+        images = batch["image"] if on_host else resize(batch["image"], convention)
+        return jnp.concatenate(network.apply(variables, images), axis=-1)
+
+    run = parallel.iterate_examples(look, INCEPTION_CHUNK)
+    placed = parallel.replicate(variables)
+
+    def see(images: np.ndarray) -> np.ndarray:
+        given = resize(images, convention) if on_host else images
+        return parallel.concatenate(run(placed, {"image": given}))
+
+    picture = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32)
+    width, classes = (x.shape[1] for x in jax.eval_shape(network.apply, variables, picture))
     name = convention if published else f"inception_{convention}"
-    return Extractor(name, f"{identity}-{convention}", published, 2048, 1008, 32, True, see)
+    return Extractor(name, f"{source[:16]}-{convention}", published, width, classes, INCEPTION_CHUNK, True, see)
 
 
 def digest(tree: Any) -> str:

@@ -94,7 +94,7 @@ def look_at_data(run: Run, extractor: Extractor, split: str, numbers: np.ndarray
     return look(extractor, lambda i, j: np.asarray(images[numbers[i:j]]), len(numbers), folder / f"{key}.images")
 
 
-def measure(run: Run, trained: Trained, drawn: Drawn) -> dict[str, Any]:
+def measure(run: Run, drawn: Drawn) -> dict[str, Any]:
     """Return what the evaluators of `evaluation.metrics` say of samples, by every extractor, with what it is of."""
     settings, n = run.config.evaluation, len(drawn.images)
     (source,) = run.task.sources().values()
@@ -102,7 +102,7 @@ def measure(run: Run, trained: Trained, drawn: Drawn) -> dict[str, Any]:
     test = choose(run.dataset.sizes[source.test], settings.n)
     results: dict[str, Any] = {}
     for name in settings.extractors:
-        extractor = open_extractor(name, settings.convention, run.spec.image_shape)
+        extractor = open_extractor(name, settings.convention, run.spec.image_shape, settings.inception)
         generated = look(extractor, lambda i, j: np.asarray(drawn.images[i:j]), n, drawn.path)
         real = look_at_data(run, extractor, source.test, test)
         training = None
@@ -116,9 +116,10 @@ def measure(run: Run, trained: Trained, drawn: Drawn) -> dict[str, Any]:
             **describe(extractor, settings.convention),
         }
         found = evaluators.run(settings.metrics, comparison, extractor.name, extractor.published)
-        results |= {number: {**result, **about, "n": n, "seeds": 1} for number, result in found.items()}
-    per_image = {"value": drawn.seconds, "unit": "seconds", "batch_size": run.config.sampling.batch_size, "n": n}
-    return {**results, "sampling_time": per_image}
+        results |= {number: {**result, **about, "seeds": 1} for number, result in found.items()}
+    seed = run.config.sampling.seed
+    results["sampling_time"] = {"value": drawn.seconds, "unit": "seconds", "batch_size": run.config.sampling.batch_size}
+    return {name: {"n": n, "split": source.test, "seed": seed, **result} for name, result in results.items()}
 
 
 def describe(extractor: Extractor, convention: str) -> dict[str, Any]:
@@ -145,7 +146,8 @@ class During:
                 f"evaluation.during={self._settings.during} needs a task that draws samples like its data: leave it out"
             )
         settings = self._settings
-        self._extractor = open_extractor(settings.extractors[0], settings.convention, run.spec.image_shape)
+        shape = run.spec.image_shape
+        self._extractor = open_extractor(settings.extractors[0], settings.convention, shape, settings.inception)
         self._real = self._see(run.validation()["image"])
 
     def __call__(self, trained: Trained) -> dict[str, float]:

@@ -12,6 +12,7 @@ from gm_jax.data import pipeline
 from gm_jax.data.pipeline import choose, hold_out
 from gm_jax.errors import UserError
 from gm_jax.judge import Judge, count_classes
+from gm_jax.measure import Drawn
 from gm_jax.metrics import diversity
 from gm_jax.metrics.moments import Moments, gather
 from gm_jax.run import open_trained
@@ -164,27 +165,25 @@ def fakes(n=30, real=25, training=60, classes=3):
     held_out = {"image": draw(real), "label": np.arange(real) % classes}
     training = {"image": draw(training)}
     training["label"] = np.minimum(training["image"].mean((1, 2, 3)) // 86, 2).astype(np.int32)
-    config = shrunk("fnn_mnist", evaluation__samples=20, sampling__seed=3, dataset__split="all")
+    config = shrunk("fnn_mnist", sampling__seed=3, dataset__split="all")
     run = SimpleNamespace(
         config=config,
-        task=SimpleNamespace(
-            sample=lambda variables, n, seed: (
-                {k: x[:n] for k, x in samples.items()} if (variables, seed) == ("the variables", 3) else 0
-            )
-        ),
         training=lambda: training,
         spec=DataSpec((4, 4, 1), ("a", "b", "c")),
     )
-    trained = SimpleNamespace(
-        variables="the variables", examples=lambda n: {k: x[: n and 25] for k, x in held_out.items()}
-    )
+    trained = SimpleNamespace(examples=lambda n: {k: x[: n and 25] for k, x in held_out.items()})
     return run, trained, samples, held_out, training
+
+
+def look(run, trained, samples):
+    """What is said of the first 20 samples."""
+    return evaluate.look_at_samples(run, trained, Drawn(samples["images"][:20], samples["labels"][:20], 0.0, None))
 
 
 def test_samples_are_compared_with_each_other_and_with_training_images():
     """Pairs on [-1, 1], in both orders, of samples and of as many real images; neighbours are training images."""
     run, trained, samples, held_out, training = fakes()
-    found = evaluate.judge_samples(run, trained)
+    found = look(run, trained, samples)
     for name, images in (("similar_pairs", samples["images"]), ("similar_pairs_of_real_images", held_out["image"])):
         x = images[:20] / 127.5 - 1.0
         cosines = np.array([cosine(x[i], x[j]) for i in range(20) for j in range(20) if i != j])
@@ -202,8 +201,6 @@ def test_samples_are_compared_with_each_other_and_with_training_images():
         assert (share["split"], share["neighbours"], share["n"]) == ("all", 10, 20)
         assert found[f"neighbour_distance{whose}"]["value"] == pytest.approx(distances.min(1).mean(), rel=1e-5)
         assert found[f"classes_found{whose}"]["value"] == len({row[0] for row in near[unanimous]})
-    run.config.evaluation.samples = 0
-    assert evaluate.judge_samples(run, trained) == {}
 
 
 def test_a_judge_counts_classes_and_is_judged_itself():
@@ -216,7 +213,7 @@ def test_a_judge_counts_classes_and_is_judged_itself():
 
     judge = Judge("the judge", ["abc"], describe, lambda images: images.reshape(len(images), -1) - 128.0)
     run.judge = lambda: judge
-    found = evaluate.judge_samples(run, trained)
+    found = look(run, trained, samples)
     said = np.minimum(samples["images"][:20, 0, 0, 0] // 86, 2)
     of_real = np.minimum(held_out["image"][:, 0, 0, 0] // 86, 2)
     assert found["judged_classes"]["value"] == np.bincount(said, minlength=3).tolist()

@@ -18,9 +18,10 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from PIL import Image
 
+from gm_jax import extractors, inception_weights
 from gm_jax.data import download
 from gm_jax.errors import UserError
-from gm_jax.metrics import inception_weights, torch_weights
+from gm_jax.metrics import torch_weights
 from gm_jax.metrics.resize import CONVENTIONS, resize
 from gm_jax.models.inception import BLOCKS, FEATURES, InceptionV3, averages
 
@@ -585,3 +586,27 @@ def test_grey_images_are_repeated_and_other_channels_and_conventions_refused():
         np.testing.assert_array_equal(grey, resize(x.repeat(3, -1), convention, 7))
     assert "not 4 channels" in refusal(resize, images(5, 5, channels=4), "tf")
     assert "(did you mean 'pytorch'?): tf, pytorch, clean" in refusal(resize, x, "torch")
+
+
+def test_conventions_are_part_of_the_name(small, monkeypatch):
+    """Only the published weights make an FID; the features are the network's of the resized images."""
+    variables = unflatten_dict(small, sep="/")
+    monkeypatch.setattr(inception_weights, "load", lambda path: (variables, "another"))
+    monkeypatch.setattr(extractors, "InceptionV3", lambda: InceptionV3(WIDTH))
+    monkeypatch.setattr(extractors, "INCEPTION_CHUNK", 2)
+    images = np.random.default_rng(0).integers(0, 256, (2, 20, 24, 1), dtype=np.uint8)
+    apply = jax.jit(InceptionV3(WIDTH).apply)
+    for convention in CONVENTIONS:
+        extractor = extractors.open_extractor("inception", convention, (20, 24, 1), "file")
+        assert (extractor.name, extractor.published) == (f"inception_{convention}", False)
+        assert (extractor.width, extractor.classes) == (FEATURES // WIDTH, 1008)
+        if convention != "pytorch":  # one that is resized on the device, and the one on the host
+            expected = np.concatenate(apply(variables, resize(images, convention)), 1)
+            assert_near(extractor.see(images), expected)
+    monkeypatch.setattr(inception_weights, "load", lambda path: (variables, next(iter(inception_weights.KNOWN))))
+    published = extractors.open_extractor("inception", "clean", (20, 24, 1))
+    assert (published.name, published.published) == ("clean", True) and published.identity.startswith("6726825d")
+
+
+def assert_near(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())

@@ -50,6 +50,7 @@ SHOWN_BY = {
     "evaluation.metrics": MEASURED,
     "evaluation.extractors": MEASURED,
     "evaluation.convention": "test_inception::test_conventions_are_part_of_the_name",
+    "evaluation.inception": "test_inception::test_conventions_are_part_of_the_name",
     "evaluation.during": DURING,
     "evaluation.during_n": DURING,
     "evaluation.seed": "test_measure::test_random_subsets_follow_from_a_seed",

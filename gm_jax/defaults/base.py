@@ -91,6 +91,7 @@ def base_config(task: str) -> ConfigDict:
     config.evaluation.metrics = ()  # of samples against real images: frechet, kernel, inception_score, ...
     config.evaluation.extractors = ("pixels",)  # whose features they compare: pixels, inception, a classifier's workdir
     config.evaluation.convention = "pytorch"  # of resizing for inception: or tf, clean
+    config.evaluation.inception = placeholder(str)  # the file of its published weights; None: cached or downloaded
     config.evaluation.during = ()  # metrics that are logged in training; the first chooses the best checkpoint
     config.evaluation.during_n = 1000  # samples for that, compared with the examples held out for validation
     config.evaluation.seed = 0  # of random subsets

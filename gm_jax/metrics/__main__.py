@@ -17,10 +17,11 @@ from gm_jax import backend, data
 from gm_jax.data.dataset import Split
 from gm_jax.data.pipeline import choose
 from gm_jax.errors import UserError
-from gm_jax.extractors import CONVENTIONS, open_extractor
+from gm_jax.extractors import open_extractor
 from gm_jax.measure import describe, look
 from gm_jax.metrics import evaluators
 from gm_jax.metrics.evaluators import EVALUATORS, Comparison, Seen
+from gm_jax.metrics.resize import CONVENTIONS
 from gm_jax.metrics.store import read_statistics
 
 
@@ -91,7 +92,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     if len(shapes) > 1 and options.extractor != "inception":
         sizes = " and ".join("x".join(map(str, shape)) for shape in sorted(shapes))
         raise UserError(f"images of {sizes} cannot be compared by {options.extractor}: give --image_size")
-    extractor = open_extractor(options.extractor, options.convention, generated.images.shape[1:])
+    extractor = open_extractor(options.extractor, options.convention, generated.images.shape[1:], options.weights)
 
     def see(given: Given | None, n: int | None = options.n) -> Seen | None:
         if given is None:
@@ -124,6 +125,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--training", help="what the model was trained on, for memorisation")
     parser.add_argument("--extractor", default="pixels", help="pixels, inception, or a classifier's workdir")
     parser.add_argument("--convention", default="pytorch", choices=CONVENTIONS, help="of resizing for inception")
+    parser.add_argument("--weights", help="the file of the published weights, for inception")
     parser.add_argument("--metrics", default=",".join(EVALUATORS), help=f"of {', '.join(EVALUATORS)}")
     parser.add_argument("--n", type=int, help="images of either set, always the same; by default all")
     parser.add_argument("--image_size", type=int, help="crop and resize images of folders and data sets")

@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image
 
 from gm_jax.errors import UserError, nearest
-from gm_jax.models.inception import SIZE
 
 Array = jax.Array | np.ndarray
+SIZE = 299  # pixels that FID's Inception takes
 
 
 def resize(images: Array, convention: str, size: int = SIZE) -> Array:
