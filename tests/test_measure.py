@@ -1,7 +1,9 @@
 """Samples compared with data through the real loop, the command for anybody's images, and the comparison of runs."""
 
+import functools
 import json
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,7 +16,7 @@ from gm_jax.metrics.evaluators import EVALUATORS
 from gm_jax.metrics.frechet import frechet_distance, gaussian
 from gm_jax.run import open_trained
 from gm_jax.workdir import Workdir, read_metrics
-from tests.tiny import flags, gm_jax, open_tiny, train_tiny
+from tests.tiny import open_tiny, train_tiny
 
 METRICS = tuple(EVALUATORS)
 
@@ -26,14 +28,21 @@ def runs(tmp_path_factory):
     train_tiny(root / "judge", "fnn_mnist", steps=2, dataset__image_size=16)
     during = dict(evaluation__during=("frechet", "kernel"), evaluation__during_n=20, evaluation__n=40)
     asked = dict(evaluation__extractors=(str(root / "judge"), "pixels"), sampling__batch_size=8)
-    run = train_tiny(root / "gan", "cgan_mnist", steps=4, evaluate_every=2, **during, **asked)
+    run = train_tiny(root / "gan", "gan_mnist", gan__conditional=True, steps=4, evaluate_every=2, **during, **asked)
     return root, run
+
+
+@functools.cache
+def opened(root):
+    """The trained GAN, whose functions are compiled once for all tests."""
+    return open_trained("gan_mnist", {}, Workdir(root))
 
 
 def evaluated(root, **overrides):
     """The results of mode evaluate with all metrics."""
-    keys = {"evaluation.metrics": METRICS, "evaluation.samples": 30, "evaluation.n": 40, **overrides}
-    run = open_trained("cgan_mnist", keys, Workdir(root))
+    run = opened(root)
+    keys = {"evaluation.metrics": METRICS, "evaluation.samples": 30, "evaluation.n": 40}
+    run.config.update_from_flattened_dict({**keys, "evaluation.seed": 0, "sampling.seed": 0, **overrides})
     assert evaluate.evaluate(run, "newest") == 0
     return json.loads((root / "evaluation.json").read_text())["results"]
 
@@ -100,17 +109,14 @@ def test_random_subsets_follow_from_a_seed(runs, monkeypatch):
     assert first["memorisation_pixels"] != other["memorisation_pixels"]
 
 
-def test_one_device_gives_the_numbers_of_two(runs):
+def test_one_device_gives_the_numbers_of_two(runs, monkeypatch):
     root, _ = runs
     two = evaluated(root / "gan", **{"evaluation.samples": 24})
     for path in (root / "gan" / "samples").iterdir():
         path.unlink()
-    changes = {"evaluation.metrics": METRICS, "evaluation.samples": 24, "evaluation.n": 40}
-    overrides = [f"--config.{key}={value}" for key, value in changes.items()]
-    config = flags("cgan_mnist", root / "gan")[0]
-    result = gm_jax(config, f"--workdir={root / 'gan'}", "--mode=evaluate", *overrides, devices=1)
-    assert result.returncode == 0, result.stderr
-    one = json.loads((root / "gan" / "evaluation.json").read_text())["results"]
+    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
+    opened.cache_clear()  # its functions are compiled for two
+    one = evaluated(root / "gan", **{"evaluation.samples": 24})
     assert one.keys() == two.keys()
     for name in set(two) - {"sampling_time"}:
         np.testing.assert_allclose(one[name]["value"], two[name]["value"], rtol=1e-3, atol=1e-3, err_msg=name)
