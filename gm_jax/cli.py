@@ -45,6 +45,8 @@ def parse(argv: Sequence[str]) -> list[str]:
         check_keys(FLAGS["config"], argv)
         rest = FLAGS(argv)
         config = CONFIG.value  # read at once: the library reports some errors only then
+        if config is not None:
+            config.update_from_flattened_dict(overrides())
     if len(rest) > 1:
         raise UserError(f"stray argument {rest[1]!r}: values are given as --flag=value, without a space")
     if config is None:
@@ -100,9 +102,19 @@ def experiment_name() -> str:
     return Path(file).stem + (f"_{variant}" if variant else "")
 
 
+def in_lists(values: dict[str, Any]) -> dict[str, Any]:
+    """Split what was given as a,b for keys that hold several names, which the library takes for one."""
+
+    def split(value: Any) -> Any:
+        names = isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], str)
+        return tuple(value[0].split(",")) if names and "," in value[0] else value
+
+    return {key: split(value) for key, value in values.items()}
+
+
 def overrides() -> dict[str, Any]:
     """Return the keys that the command line set, dotted, with their values."""
-    return dict(config_flags.get_override_values(FLAGS["config"]))
+    return in_lists(dict(config_flags.get_override_values(FLAGS["config"])))
 
 
 def arguments(changes: dict[str, str]) -> list[str]:
@@ -126,7 +138,9 @@ def read_config(given: Sequence[str]) -> tuple[ConfigDict, dict[str, Any]]:
     with _in_one_line():
         check_keys(values["config"], argv)
         values(argv)
-        return holder.value, dict(config_flags.get_override_values(values["config"]))
+        config, given = holder.value, in_lists(dict(config_flags.get_override_values(values["config"])))
+        config.update_from_flattened_dict(given)
+        return config, given
 
 
 def this_command(module: str = "gm_jax.main") -> str:

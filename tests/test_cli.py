@@ -113,3 +113,12 @@ def test_changed_config_on_resume_is_refused_by_field(tmp_path):
     fields = "model.hidden ([8, 8] there, [16] now), optim.learning_rate (0.001 there, 0.5 now)"
     assert f"was written by another config: {fields}: use those values" in result.stderr
     assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+
+def test_several_names_may_be_given_with_commas():
+    """As one word, without Python's brackets and quotes; a member of a sweep and a run read them alike."""
+    given = [DDPM, "--config.evaluation.metrics=frechet,kernel", "--config.steps=7"]
+    config, overrides = cli.read_config([*given, "--config.evaluation.during=('frechet','kernel')"])
+    assert config.evaluation.metrics == config.evaluation.during == ("frechet", "kernel")
+    assert overrides["evaluation.metrics"] == ("frechet", "kernel") and overrides["steps"] == config.steps == 7
+    assert cli.in_lists({"a": ("x",), "b": "x,y", "c": (1,)}) == {"a": ("x",), "b": "x,y", "c": (1,)}
