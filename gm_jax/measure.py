@@ -12,11 +12,12 @@ import numpy as np
 from gm_jax import backend
 from gm_jax.data.pipeline import choose
 from gm_jax.errors import UserError
-from gm_jax.extractors import Extractor, open_extractor
+from gm_jax.extractors import Extractor, digest, open_extractor
 from gm_jax.metrics import evaluators
 from gm_jax.metrics.evaluators import Comparison, Seen
 from gm_jax.metrics.frechet import gaussian
 from gm_jax.metrics.store import collect, statistics
+from gm_jax.provenance import code_digest
 from gm_jax.run import Run
 from gm_jax.tasks.task import Trained
 
@@ -42,7 +43,7 @@ class Drawn(NamedTuple):
 def draw(run: Run, trained: Trained, n: int) -> Drawn:
     """Return the first n samples of a checkpoint, those of `sampling.seed`; what is on disk already is not drawn again.
 
-    The samples of one checkpoint under one way of sampling are kept in the workdir.
+    Those of one way of sampling from one set of weights, by this very code, are kept in the workdir.
     """
     sampling, chunk, times = run.config.sampling, run.config.sampling.batch_size, []
     record = np.dtype([("image", np.uint8, run.spec.image_shape), ("label", np.int32)])
@@ -57,15 +58,19 @@ def draw(run: Run, trained: Trained, n: int) -> Drawn:
         return rows
 
     how = json.dumps({**sampling.to_dict(), "n": None}, sort_keys=True, default=str)
-    path = run.workdir.path / "samples" / f"step{trained.step}_{short_hash(how)}.samples"
+    made_by = short_hash(f"{digest(trained.variables)} {code_digest()} {how}")
+    path = run.workdir.path / "samples" / f"step{trained.step}_{made_by}.samples"
     for other in path.parent.glob("step*"):
         if not other.name.startswith(path.stem):
             other.unlink()
     rows = collect(path, n, (), record, chunk, read)
-    while len(times) < 2:  # the first time it is compiled
-        read(0, min(chunk, n))
+    clock = path.with_suffix(".seconds")
+    if not clock.exists():
+        while len(times) < 2:  # the first time it is compiled
+            read(0, min(chunk, n))
+        clock.write_text(repr(float(np.median(times[1:])) / chunk))
     labels = rows["label"] if rows["label"][0] >= 0 else None
-    return Drawn(rows["image"], labels, float(np.median(times[1:])) / chunk, path)
+    return Drawn(rows["image"], labels, float(clock.read_text()), path)
 
 
 def short_hash(text: str) -> str:
@@ -90,8 +95,16 @@ def look_at_data(run: Run, extractor: Extractor, split: str, numbers: np.ndarray
     """Return what an extractor sees in some examples of a split; kept under the data's checksum for all runs."""
     images = run.dataset.split(split).images
     key = f"{run.dataset.fingerprint(split)[:16]}_{short_hash(numbers.tobytes().hex())}"
+    return look(extractor, lambda i, j: np.asarray(images[numbers[i:j]]), len(numbers), kept(key))
+
+
+def kept(key: str) -> Path:
+    """Return where features of data are kept for all runs; those by other code than this are removed."""
     folder = backend.cache_root() / "features"
-    return look(extractor, lambda i, j: np.asarray(images[numbers[i:j]]), len(numbers), folder / f"{key}.images")
+    for other in folder.glob(f"{key}_*"):
+        if not other.name.startswith(f"{key}_{code_digest()}"):
+            other.unlink()
+    return folder / f"{key}_{code_digest()}.images"
 
 
 def measure(run: Run, drawn: Drawn) -> dict[str, Any]:
@@ -101,7 +114,7 @@ def measure(run: Run, drawn: Drawn) -> dict[str, Any]:
     (portion,) = run.portions.values()
     test = choose(run.dataset.sizes[source.test], settings.n)
     results: dict[str, Any] = {}
-    for name in settings.extractors:
+    for name in settings.extractors if settings.metrics else ():
         extractor = open_extractor(name, settings.convention, run.spec.image_shape, settings.inception)
         generated = look(extractor, lambda i, j: np.asarray(drawn.images[i:j]), n, drawn.path)
         real = look_at_data(run, extractor, source.test, test)

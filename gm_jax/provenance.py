@@ -1,5 +1,7 @@
 """What run.json says of where a run comes from: command, code, machine, data."""
 
+import functools
+import hashlib
 import os
 import platform
 import subprocess
@@ -39,6 +41,15 @@ def code() -> dict[str, str]:
         return {"version": __version__}
     commit = {"commit": found.stdout.strip()} if found.returncode == 0 else {}
     return {"version": __version__, **commit}
+
+
+@functools.cache
+def code_digest() -> str:
+    """Return a short hash of gm_jax's own files: what is kept to be used again is of this code."""
+    found, root = hashlib.blake2b(digest_size=6), Path(__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        found.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    return found.hexdigest()
 
 
 def describe_start(run: Run, command: str) -> dict[str, Any]:

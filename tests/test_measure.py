@@ -1,5 +1,6 @@
 """Samples compared with data through the real loop, the command for anybody's images, and the comparison of runs."""
 
+import dataclasses
 import functools
 import json
 
@@ -87,9 +88,19 @@ def test_an_evaluation_goes_on_where_it_was_stopped(runs, monkeypatch):
         results.pop("sampling_time")
     assert whole == again
     evaluated(root / "gan")
-    assert drawn[3:] == [0, 0]  # for the time alone
+    assert drawn == [8, 16, 24]  # nothing, not even for the time that it takes
     evaluated(root / "gan", **{"sampling.seed": 1})
     assert len(list((root / "gan" / "samples").glob("*.samples"))) == 1  # those of another way are gone
+    monkeypatch.setattr(measure, "code_digest", lambda: "other code")
+    drawn.clear()
+    evaluated(root / "gan", **{"sampling.seed": 1})
+    assert drawn[:4] == [0, 8, 16, 24]
+    trained = opened(root / "gan").restore("newest")
+    changed = dataclasses.replace(trained, variables=jax.tree.map(lambda x: x + 0.1, trained.variables))
+    monkeypatch.setattr(type(run), "restore", lambda *_: changed)
+    drawn.clear()
+    evaluated(root / "gan", **{"sampling.seed": 1})  # other weights at the same step
+    assert drawn[:4] == [0, 8, 16, 24]
 
 
 def test_random_subsets_follow_from_a_seed(runs, monkeypatch):

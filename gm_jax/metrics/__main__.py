@@ -18,7 +18,7 @@ from gm_jax.data.dataset import Split
 from gm_jax.data.pipeline import choose
 from gm_jax.errors import UserError
 from gm_jax.extractors import open_extractor
-from gm_jax.measure import describe, look
+from gm_jax.measure import describe, kept, look
 from gm_jax.metrics import evaluators
 from gm_jax.metrics.evaluators import EVALUATORS, Comparison, Seen
 from gm_jax.metrics.resize import CONVENTIONS
@@ -100,7 +100,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         if given.images is None:
             return Seen(read_statistics(given.statistics))
         numbers = choose(len(given.images), n)
-        path = backend.cache_root() / "features" / f"{given.key[:16]}_{len(numbers)}.images"
+        path = kept(f"{given.key[:16]}_{len(numbers)}")
         return look(extractor, lambda i, j: np.asarray(given.images[numbers[i:j]]), len(numbers), path)
 
     comparison = Comparison(see(real), see(generated), see(training, None), options.seed)
