@@ -97,7 +97,7 @@ def test_an_evaluation_goes_on_where_it_was_stopped(runs, monkeypatch):
     assert drawn[:4] == [0, 8, 16, 24]
     trained = opened(root / "gan").restore("newest")
     changed = dataclasses.replace(trained, variables=jax.tree.map(lambda x: x + 0.1, trained.variables))
-    monkeypatch.setattr(type(run), "restore", lambda *_: changed)
+    monkeypatch.setattr(opened(root / "gan"), "restore", lambda _: changed)
     drawn.clear()
     evaluated(root / "gan", **{"sampling.seed": 1})  # other weights at the same step
     assert drawn[:4] == [0, 8, 16, 24]
