@@ -43,10 +43,8 @@ def parse(argv: Sequence[str]) -> list[str]:
         check_config_file(path)
     with _in_one_line():
         check_keys(FLAGS["config"], argv)
-        rest = FLAGS(argv)
+        rest = FLAGS(quote_names(FLAGS["config"], argv))
         config = CONFIG.value  # read at once: the library reports some errors only then
-        if config is not None:
-            config.update_from_flattened_dict(overrides())
     if len(rest) > 1:
         raise UserError(f"stray argument {rest[1]!r}: values are given as --flag=value, without a space")
     if config is None:
@@ -102,19 +100,27 @@ def experiment_name() -> str:
     return Path(file).stem + (f"_{variant}" if variant else "")
 
 
-def in_lists(values: dict[str, Any]) -> dict[str, Any]:
-    """Split what was given as a,b for keys that hold several names, which the library takes for one."""
+def quote_names(flag: flags.Flag, argv: Sequence[str]) -> list[str]:
+    """Return the command line with what is given as a,b for a key of several names in Python's brackets and quotes."""
+    file = _given(argv, "config")
+    lists = {key for key, value in flatten(flag.parser.parse(file)).items() if isinstance(value, list)} if file else ()
 
-    def split(value: Any) -> Any:
-        names = isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], str)
-        return tuple(value[0].split(",")) if names and "," in value[0] else value
+    def quoted(argument: str) -> str:
+        name, equals, value = argument.partition("=")
+        if not equals or name.lstrip("-").removeprefix("config.") not in lists:
+            return argument
+        try:
+            ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            return f"{name}={tuple(value.split(','))!r}"
+        return argument
 
-    return {key: split(value) for key, value in values.items()}
+    return [quoted(argument) for argument in argv]
 
 
 def overrides() -> dict[str, Any]:
     """Return the keys that the command line set, dotted, with their values."""
-    return in_lists(dict(config_flags.get_override_values(FLAGS["config"])))
+    return dict(config_flags.get_override_values(FLAGS["config"]))
 
 
 def arguments(changes: dict[str, str]) -> list[str]:
@@ -137,10 +143,8 @@ def read_config(given: Sequence[str]) -> tuple[ConfigDict, dict[str, Any]]:
     holder = config_flags.DEFINE_config_file("config", None, flag_values=values, sys_argv=argv, **OPEN)
     with _in_one_line():
         check_keys(values["config"], argv)
-        values(argv)
-        config, given = holder.value, in_lists(dict(config_flags.get_override_values(values["config"])))
-        config.update_from_flattened_dict(given)
-        return config, given
+        values(quote_names(values["config"], argv))
+        return holder.value, dict(config_flags.get_override_values(values["config"]))
 
 
 def this_command(module: str = "gm_jax.main") -> str:

@@ -116,9 +116,14 @@ def test_changed_config_on_resume_is_refused_by_field(tmp_path):
 
 
 def test_several_names_may_be_given_with_commas():
-    """As one word, without Python's brackets and quotes; a member of a sweep and a run read them alike."""
-    given = [DDPM, "--config.evaluation.metrics=frechet,kernel", "--config.steps=7"]
-    config, overrides = cli.read_config([*given, "--config.evaluation.during=('frechet','kernel')"])
+    """As words, without Python's brackets and quotes, paths too; a member of a sweep and a run read them alike."""
+    words = ["--config.evaluation.metrics=frechet,kernel", "--config.evaluation.extractors=runs/a_b,pixels"]
+    brackets = [
+        "--config.evaluation.during=('frechet','kernel')",
+        "--config.steps=7",
+        "--config.model.multipliers=(1,2)",
+    ]
+    config, overrides = cli.read_config([DDPM, *words, *brackets, "--config.rows=D1"])
     assert config.evaluation.metrics == config.evaluation.during == ("frechet", "kernel")
-    assert overrides["evaluation.metrics"] == ("frechet", "kernel") and overrides["steps"] == config.steps == 7
-    assert cli.in_lists({"a": ("x",), "b": "x,y", "c": (1,)}) == {"a": ("x",), "b": "x,y", "c": (1,)}
+    assert overrides["evaluation.extractors"] == config.evaluation.extractors == ("runs/a_b", "pixels")
+    assert (config.steps, config.model.multipliers, config.rows) == (7, (1, 2), ("D1",))
