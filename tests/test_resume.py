@@ -22,8 +22,8 @@ class Chain(NamedTuple):
 CHAINS = {
     "ddpm_mnist": Chain(
         dict(steps=18, steps_per_call=3, log_every=6, checkpoint_every=9, evaluate_every=9),
-        # Before the first checkpoint, during it, between two, at the very end.
-        [("SIGKILL", "step", 6), ("SIGKILL", "save", 9), ("SIGTERM", "call", 12), ("SIGKILL", "step", 18)],
+        # During the first checkpoint, and between two.
+        [("SIGKILL", "save", 9), ("SIGTERM", "call", 12)],
         {15},
     ),
     # Batch statistics, spectral vectors, a moving average, a lazy phase that skips calls, several critic steps.
@@ -35,10 +35,17 @@ CHAINS = {
         {8, 12},
     ),
     # Two sources, a joint gradient, a memory, and a border between two stages at step 6, where an optimiser starts
-    # anew: stopped there, killed soon after, stopped in the first call behind it, killed at the end.
+    # anew: killed before the first checkpoint, stopped there, killed soon after, stopped in the first call behind it,
+    # killed while the last checkpoint is written.
     "toy_translation": Chain(
         {},
-        [("SIGTERM", "call", 4), ("SIGKILL", "step", 8), ("SIGTERM", "call", 6), ("SIGKILL", "save", 12)],
+        [
+            ("SIGKILL", "step", 4),
+            ("SIGTERM", "call", 4),
+            ("SIGKILL", "step", 8),
+            ("SIGTERM", "call", 6),
+            ("SIGKILL", "save", 12),
+        ],
         {8, 12},
     ),
     # Augmentation, dropout.
