@@ -11,6 +11,7 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
+from gm_jax.defaults.base import base_config
 from gm_jax.defaults.table import flatten
 from gm_jax.errors import UserError
 
@@ -129,7 +130,9 @@ class Workdir:
         if config is None:
             raise UserError(f"there is no run in {self.path}: train first, or name its folder with --workdir")
         self.check_format()
-        return ConfigDict(config)
+        config = ConfigDict(config)
+        config.update_from_flattened_dict(new_keys(flatten(config)))
+        return config
 
     def check(self, config: ConfigDict) -> None:
         """Refuse a config that would change the numbers of the work that lies here.
@@ -141,7 +144,8 @@ class Workdir:
         has_work = any(self.checkpoints.glob("[0-9]*")) or read_metrics(self.metrics)
         if saved is not None and has_work:
             self.check_format()
-            refuse_changes(flatten(saved), flatten(config), self.path)
+            saved = flatten(saved)
+            refuse_changes({**new_keys(saved), **saved}, flatten(config), self.path)
 
     def check_format(self) -> None:
         """Raise UserError if another gm_jax wrote the run, whose config and checkpoints this one cannot read."""
@@ -171,6 +175,11 @@ class Workdir:
     def run(self) -> dict[str, Any]:
         """Return run.json ({} if there is none)."""
         return read_json(self.path / "run.json") or {}
+
+
+def new_keys(saved: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys that every config has by now and a flat one of an earlier day has not, with their defaults."""
+    return {key: value for key, value in flatten(base_config(saved["task"])).items() if key not in saved}
 
 
 def refuse_changes(saved: dict[str, Any], config: dict[str, Any], where: Path) -> None:

@@ -88,6 +88,20 @@ def test_a_run_is_not_taken_for_another(run, tmp_path):
             open_again()
 
 
+def test_a_run_from_before_a_key_goes_on_with_its_default(run, tmp_path):
+    shutil.copytree(run.workdir.path, tmp_path / "old")
+    old = Workdir(tmp_path / "old")
+    config = json.loads((old.path / "config.json").read_text())
+    del config["evaluation"]["inception"], config["evaluation"]["extractors"], config["optim"]["nesterov"]
+    (old.path / "config.json").write_text(json.dumps(config))
+    again = open_trained("gan_mnist", {"evaluation.inception": "file"}, old)
+    assert list(again.config.evaluation.extractors) == ["pixels"] and again.config.evaluation.inception == "file"
+    old.check(run.config)
+    run_with = shrunk("gan_mnist", steps=4, optim__nesterov=True)
+    with pytest.raises(UserError, match=r"optim.nesterov \(False there, True now\)"):
+        old.check(run_with)
+
+
 def test_a_line_is_appended_after_the_half_one_of_a_killed_process(tmp_path):
     path = tmp_path / "lines"
     append_line(path, "1")
