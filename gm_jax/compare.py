@@ -106,19 +106,20 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
     return "\n".join([*lines, "", *remarks(runs)]) + "\n"
 
 
+def describe(result: dict[str, Any]) -> str:
+    """Return what a number is of."""
+    keys = ("n_real", "n_generated", "split", "weights", "convention", "unit")
+    n = {} if "n_real" in result else {"n": result.get("n")}
+    return ", ".join(f"{key}={value}" for key, value in {**n, **{k: result[k] for k in keys if k in result}}.items())
+
+
 def remarks(runs: Sequence[dict[str, Any]]) -> list[str]:
     """Return what has to be said below the table: sizes, extractors, stand-ins, data and machines that differ."""
-    said = []
+    of: dict[str, list[str]] = {}
     for name in columns(runs):
-        about = {
-            ", ".join(
-                f"{key}={r[key]}"
-                for key in ("n_real", "n_generated", "n", "split", "weights", "convention", "unit")
-                if key in r
-            )
-            for r in (run["results"][name] for run in runs if name in run["results"])
-        }
-        said.append(f"- `{name}`: {'; '.join(sorted(about))}.")
+        about = {describe(run["results"][name]) for run in runs if name in run["results"]}
+        of.setdefault("; ".join(sorted(about)), []).append(f"`{name}`")
+    said = [f"- {', '.join(names)}: {about}." for about, names in of.items()]
     said += [f"- `{run['run']}`: NOTE: {run['stand_in']}." for run in runs if run["stand_in"]]
     notes = {r["note"] for run in runs for r in run["results"].values() if "note" in r}
     said += [f"- (!) {note}." for note in sorted(notes)]

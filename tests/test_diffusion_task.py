@@ -325,3 +325,7 @@ def test_the_network_knows_each_class_and_none_and_data_without_labels_have_no_c
     task = toy_task("ddpm_mnist", sampling__label=0)
     params = jax.eval_shape(task.init, KEY)["denoiser"]["params"]
     assert task.classes == 3 and params["label"]["embedding"].shape[0] == 4
+
+
+def test_the_bound_says_what_it_is_measured_in():
+    assert "per 8-bit pixel and channel, an upper bound" in toy_task("ddpm_mnist").units["bits_per_dimension"]

@@ -27,6 +27,8 @@ GOLDEN_RATIO = 0.6180339887
 class Diffusion(Task):
     """One phase on the network "denoiser", which sees images in [-1, 1]."""
 
+    units = {"bits_per_dimension": "bits per 8-bit pixel and channel, an upper bound"}  # noqa: RUF012  (never changed)
+
     def __init__(self, config: ConfigDict, spec: DataSpec):
         super().__init__(config, spec)
         self.classes = len(spec.label_names) if config.diffusion.conditional else 0
