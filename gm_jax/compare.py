@@ -7,12 +7,11 @@ time that a sample takes, and quality over training time.
 import argparse
 import json
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gm_jax.errors import UserError
+from gm_jax.errors import UserError, run_command
 from gm_jax.figures.caption import Caption
 from gm_jax.workdir import Workdir, read_json, read_metrics
 
@@ -173,8 +172,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        print(f"gm_jax: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_command(main)

@@ -1,7 +1,8 @@
 """The one exception that stands for a mistake the user can mend."""
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):
@@ -9,6 +10,15 @@ class UserError(Exception):
 
     `gm_jax.main` prints the message without a traceback and exits with status 2.
     """
+
+
+def run_command(main: Callable[[list[str]], int]) -> None:
+    """Run a command on this process's arguments and exit with its status; a user's mistake is one line, status 2."""
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        print(f"gm_jax: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

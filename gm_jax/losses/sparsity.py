@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 
-PENALTIES = ("none", "l1", "kl")
 EPSILON = 1e-6  # keeps the logarithms of a silent unit finite
 
 

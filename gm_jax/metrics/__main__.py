@@ -6,7 +6,6 @@ mnist:test, or, REAL alone, a .npz of statistics (`mu`, `sigma`). FOLDER:SPLIT t
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from ml_collections import ConfigDict
 from gm_jax import backend, data
 from gm_jax.data.dataset import Split
 from gm_jax.data.pipeline import choose
-from gm_jax.errors import UserError
+from gm_jax.errors import UserError, run_command
 from gm_jax.extractors import open_extractor
 from gm_jax.measure import describe, kept, look
 from gm_jax.metrics import evaluators
@@ -145,8 +144,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        print(f"gm_jax: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_command(main)
