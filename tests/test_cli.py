@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 from absl.testing import flagsaver
@@ -63,6 +64,20 @@ def test_a_mode_is_of_the_checkpoint_and_the_keys_that_are_given(module, mode, m
         cli.parse(sys.argv)
         assert main.main(None) == 0
     assert seen == [("ddpm_mnist", {"sampling.n": 3}, tmp_path, "best")]
+
+
+def test_a_tasks_own_mode_gets_the_checkpoint_and_gives_the_status(monkeypatch, tmp_path):
+    opened = SimpleNamespace(
+        restore=lambda checkpoint: f"checkpoint {checkpoint}",
+        task=SimpleNamespace(modes=lambda: {"translate": lambda trained: 7 if trained == "checkpoint best" else 0}),
+    )
+    monkeypatch.setattr("gm_jax.defaults.diffusion.MODES", ("translate",), raising=False)
+    monkeypatch.setattr(backend, "configure", lambda: None)
+    monkeypatch.setattr(run, "open_trained", lambda *_: opened)
+    monkeypatch.setattr(sys, "argv", ["main", DDPM, f"--workdir={tmp_path}", "--mode=translate", "--checkpoint=best"])
+    with flagsaver.flagsaver():
+        cli.parse(sys.argv)
+        assert main.main(None) == 7
 
 
 def test_training_is_told_the_keys_that_are_given_and_the_command_that_goes_on(monkeypatch, tmp_path):
