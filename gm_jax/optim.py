@@ -42,18 +42,21 @@ def settings(config: ConfigDict, network: str) -> ConfigDict:
 def learning_rate(optim: ConfigDict) -> optax.Schedule:
     """Return the learning rate as a function of the completed steps: linear warm-up, then constant or a decay to 0.
 
-    Its length is `decay_steps`, a key of its own, so that a run can be prolonged (`steps`) without changing its past.
-    All updates in a step have the same rate.
+    It stays at its peak up to step `hold_steps`, and has decayed at step `decay_steps`, a key of its own, so that a run
+    can be prolonged (`steps`) without changing its past. All updates in a step have the same rate.
     """
     peak, warmup = optim.learning_rate, optim.warmup_steps
     if optim.decay == "constant":
         after = optax.constant_schedule(peak)
-    elif optim.decay_steps is None or optim.decay_steps <= warmup:
-        raise UserError(f"optim.decay={optim.decay} needs optim.decay_steps above warmup_steps={warmup}")
-    elif optim.decay == "cosine":
-        after = optax.cosine_decay_schedule(peak, optim.decay_steps - warmup)
+    elif optim.decay_steps is None or optim.decay_steps <= max(warmup, optim.hold_steps):
+        above = f"warmup_steps={warmup}" + (f" and hold_steps={optim.hold_steps}" if optim.hold_steps else "")
+        raise UserError(f"optim.decay={optim.decay} needs optim.decay_steps above {above}")
     else:
-        after = optax.linear_schedule(peak, 0.0, optim.decay_steps - warmup)
+        hold = max(optim.hold_steps - warmup, 0)
+        length = optim.decay_steps - warmup - hold
+        cosine = optim.decay == "cosine"
+        decay = optax.cosine_decay_schedule(peak, length) if cosine else optax.linear_schedule(peak, 0.0, length)
+        after = optax.join_schedules([optax.constant_schedule(peak), decay], [hold])
     if warmup == 0:
         return after
     # Starts at peak / warmup, not at 0, so that the first step is not lost.

@@ -31,6 +31,19 @@ def crop(images: jax.Array, keys: jax.Array, padding: int) -> jax.Array:
     return images[jnp.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
+def enlarge(images: jax.Array, keys: jax.Array, size: int) -> jax.Array:
+    """Resize uint8 images to a height of `size` pixels, bicubically, and crop them at random to what they were."""
+    batch, height, width, channels = images.shape
+    shape = (batch, size, round(width * size / height), channels)
+    large = jnp.clip(jnp.round(jax.image.resize(images.astype(jnp.float32), shape, "cubic")), 0, 255)
+    above, left = (
+        random.randint(random.fold_in(keys, axis), (), 0, shape[1 + axis] - n + 1)
+        for axis, n in enumerate((height, width))
+    )
+    cut = jax.vmap(lambda x, i, j: jax.lax.dynamic_slice(x, (i, j, 0), (height, width, channels)))
+    return cut(large, above, left).astype(images.dtype)
+
+
 def _reflected(places: jax.Array, size: int) -> jax.Array:
     """Bring places back into [0, size) by mirroring at the first and the last pixel, which are not repeated."""
     places = jnp.abs(places)

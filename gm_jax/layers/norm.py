@@ -75,6 +75,16 @@ class BatchNorm(nn.Module):
         return (values * factor + (bias - mean * factor)).astype(self.dtype or x.dtype)
 
 
+def instance_norm(x: jax.Array, epsilon: float = 1e-5) -> jax.Array:
+    """Instance normalisation (Ulyanov et al. 2016) of [B, H, W, C] without parameters: each channel of each image.
+
+    PyTorch's `InstanceNorm2d` with its defaults. The variance is the mean of squared deviations, so that a channel far
+    from 0, which biases before this norm may well move, loses no precision.
+    """
+    x = x - jnp.mean(x, (1, 2), keepdims=True)
+    return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), (1, 2), keepdims=True) + epsilon)
+
+
 def batch_norm(train: bool, axis_name: str | None, dtype: str | None = None, **settings) -> BatchNorm:
     """Return batch normalisation whose statistics are those of the global batch.
 

@@ -258,6 +258,13 @@ class Task(abc.ABC):
         grid = self.sample(trained.variables, n, seed)["images"]
         save_grid(trained.workdir.figures / "samples.png", grid, 8, trained.caption.plus(*self.describe_samples()))
 
+    def draw_progress(self, trained: Trained) -> None:
+        """Draw `figures/samples_<step>.png` in training, if the task can sample."""
+        result = self.sample(trained.variables, self.config.sampling.n, self.config.sampling.seed)
+        if result is not None:
+            path = trained.workdir.figures / f"samples_{trained.step:07d}.png"
+            save_grid(path, result["images"], 8, trained.caption)
+
     def describe_samples(self) -> list[str]:
         """Return what the caption of samples says of them."""
         asked = self.config.sampling.label if self.classes else None
