@@ -278,7 +278,7 @@ def test_samples_and_figures_are_the_reverse_process(tmp_path, monkeypatch):
     np.testing.assert_array_equal(grids["samples.png"][0], drawn["images"][:4])
     assert grids["samples.png"][1] == 8 and seen["loss.png"][:2] == (state.workdir.metrics, ["loss"])
     same_pictures(seen["reverse_chain.png"][0], expected)
-    x0, steps = flat(take(data, 8)), np.round(np.linspace(0, T, task.sampling_steps + 1)).astype(int)
+    x0, steps = flat(take(data, 8)), np.round(np.linspace(T, 0, 11)).astype(int)[::-1]
     epsilon = np.asarray(random.normal(random.example_keys(jax.random.key(3), jnp.arange(8)), (PIXELS,)))
     signal, noise = column(task.process.schedule.signal, steps), column(task.process.schedule.noise, steps)
     forward = (signal * x0[:, None] + noise * epsilon[:, None]) / np.hypot(signal, noise)

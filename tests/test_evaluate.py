@@ -292,7 +292,7 @@ def test_a_chain_that_ends_before_the_prior_is_refused(changes, left):
     keys["diffusion__beta_end"] = (
         0.2 if changes["timesteps"] == 100 else 4.0 if changes["schedule"] == "exploding" else 0.7
     )
-    schedule = make_task(shrunk("ddpm_mnist:paper", **keys), spec).schedule
+    schedule = make_task(shrunk("ddpm_mnist:paper", **keys), spec).process.schedule
     assert schedule.betas[-1] == pytest.approx(keys["diffusion__beta_end"])
     assert schedule.betas[1] == pytest.approx(changes.get("beta_start", 1e-4))
 

@@ -24,13 +24,39 @@ class Samples(NamedTuple):
     x0: jax.Array  # [P, B, ...] what the denoiser took x_0 for, seeing those states
 
 
+class State(NamedTuple):
+    """Where a chain is between two evaluations."""
+
+    x: jax.Array  # what the denoiser sees next
+    final: jax.Array  # the last state that is no guess
+    x0: jax.Array  # the last answer
+
+
+def begin(x: jax.Array) -> State:
+    """Return the state before the first evaluation."""
+    return State(x, x, jnp.zeros_like(x))
+
+
+def step(denoise: Denoiser, todo: Plan, number: jax.Array, keys: jax.Array, state: State, clip: bool = True) -> State:
+    """Do what a plan says of one evaluation, `todo`, whose noise depends on `keys` [B] and its number only."""
+    x0 = denoise(state.x, todo.level)
+    if clip:
+        x0 = jnp.clip(x0, -1.0, 1.0)
+
+    def draw() -> jax.Array:
+        return random.normal(random.fold_in(keys, number), x0.shape[1:])
+
+    z = lax.cond(todo.noise > 0.0, draw, lambda: jnp.zeros_like(x0))
+    x = todo.base * state.final + todo.image * x0 + todo.previous * state.x0 + todo.noise * z
+    return State(x, jnp.where(todo.final > 0.0, x, state.final), x0)
+
+
 def sample(denoise: Denoiser, plan: Plan, keys: jax.Array, x: jax.Array, clip: bool = True, keep: int = 0) -> Samples:
     """Run a plan from x [B, ...], usually a draw of `prior`.
 
-    The noise of an evaluation depends on `keys` [B] and its number only. `clip` holds predictions of x_0 in [-1, 1];
-    the noise is then worked out again from the clipped prediction, so that state and prediction stay consistent.
-    `keep` states, evenly spread over the chain and the first among them, are returned for a figure of the chain
-    without storing the others. One compiled program does for all plans of one length.
+    `clip` holds predictions of x_0 in [-1, 1]; the noise is then worked out again from the clipped prediction, so that
+    state and prediction stay consistent. `keep` states, evenly spread over the chain and the first among them, are
+    returned for a figure without storing the others. One compiled program does for all plans of one length.
     """
     count = len(plan.base)
     kept = np.round(np.linspace(0, count - 1, min(keep, count))).astype(np.int32)
@@ -38,25 +64,19 @@ def sample(denoise: Denoiser, plan: Plan, keys: jax.Array, x: jax.Array, clip: b
     history = jnp.zeros((2, len(kept), *x.shape), x.dtype)
 
     def body(carry, now):
-        x, final, before, history = carry
-        number, slot, todo = now
-        x0 = denoise(x, todo.level)
-        if clip:
-            x0 = jnp.clip(x0, -1.0, 1.0)
+        (state, history), (number, slot, todo) = carry, now
+        new = step(denoise, todo, number, keys, state, clip)
         if len(kept):
-            history = history.at[:, slot].set(jnp.stack([x, x0]), mode="drop")
-        mean = todo.base * final + todo.image * x0 + todo.previous * before
-        z = lax.cond(todo.noise > 0.0, draw, lambda number: jnp.zeros_like(x), number)
-        x = mean + todo.noise * z
-        return (x, jnp.where(todo.final > 0.0, x, final), x0, history), None
+            history = history.at[:, slot].set(jnp.stack([state.x, new.x0]), mode="drop")
+        return (new, history), None
 
-    def draw(number: jax.Array) -> jax.Array:
-        return random.normal(random.fold_in(keys, number), x.shape[1:])
+    (state, history), _ = lax.scan(body, (begin(x), history), (jnp.arange(count), jnp.asarray(slots), in_float32(plan)))
+    return Samples(state.x, kept, history[0], history[1])
 
-    todo = jax.tree.map(lambda column: jnp.asarray(column, jnp.float32), plan)
-    carry = (x, x, jnp.zeros_like(x), history)
-    (x, _, _, history), _ = lax.scan(body, carry, (jnp.arange(count), jnp.asarray(slots), todo))
-    return Samples(x, kept, history[0], history[1])
+
+def in_float32(plan: Plan) -> Plan:
+    """Return a plan on the device."""
+    return jax.tree.map(lambda column: jnp.asarray(column, jnp.float32), plan)
 
 
 def prior(plan: Plan, keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -5,6 +5,7 @@ straight lines of rectified flow (Liu et al. 2023). Levels for training are draw
 worked out in NumPy's float64.
 """
 
+import math
 from typing import NamedTuple, Protocol
 
 import jax
@@ -37,9 +38,11 @@ class Process(Protocol):
 
     Attributes:
         ratios: the smallest and the largest ratio of noise to signal that sampling by ratios visits.
+        most: how many evenly spaced levels there are, at most.
     """
 
     ratios: tuple[float, float]
+    most: float
 
     def draw(self, u: jax.Array) -> Level:
         """Return the levels to train at, for u uniform in [0, 1), of the shape of u."""
@@ -55,7 +58,7 @@ class Chain:
     """The T steps of a schedule; the time is the step, 1 ... T, in between where a ratio asks for it."""
 
     def __init__(self, schedule: Schedule):
-        self.schedule = schedule
+        self.schedule, self.most = schedule, schedule.T
         ratio = schedule.noise[1:] / schedule.signal[1:]
         self.ratios = float(ratio[0]), min(float(ratio[-1]), LARGEST_RATIO)
 
@@ -90,7 +93,7 @@ class Chain:
 class LogNormal:
     """EDM (Karras et al. 2022, table 1): signal 1, ln noise ~ N(mean, deviation^2); the time is ln(noise) / 4."""
 
-    ratios = 0.002, LARGEST_RATIO
+    ratios, most = (0.002, LARGEST_RATIO), math.inf
 
     def __init__(self, mean: float = -1.2, deviation: float = 1.2):
         self.mean, self.deviation = mean, deviation
@@ -110,7 +113,7 @@ class LogNormal:
 class Flow:
     """Rectified flow: x = (1 - s) x_0 + s epsilon for s uniform in [0, 1]; the time is 1000 s."""
 
-    ratios = 0.002, LARGEST_RATIO
+    ratios, most = (0.002, LARGEST_RATIO), math.inf
 
     def draw(self, u: jax.Array) -> Level:
         s = jnp.clip(u, 1e-4, 1.0)  # at s = 0 there is nothing to learn, and the weights of errors are infinite

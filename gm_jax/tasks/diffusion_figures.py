@@ -44,7 +44,7 @@ def draw_forward_chain(task: Task, trained: Trained) -> None:
     epsilon = random.normal(
         random.example_keys(jax.random.key(task.config.sampling.seed), jnp.arange(len(x0))), x0.shape[1:]
     )
-    levels = task.process.evenly(min(CHAIN_STATES, task.sampling_steps))
+    levels = task.process.evenly(min(CHAIN_STATES, task.process.most))
     count = len(levels.noise)
     shrink = 1 / np.hypot(levels.signal, levels.noise)
     chain = [shrink[i] * diffuse(Level(*(column[i] for column in levels)), x0, epsilon) for i in reversed(range(count))]

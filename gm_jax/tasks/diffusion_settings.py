@@ -28,8 +28,7 @@ def sampling_steps(process: Process, sampling: ConfigDict) -> int:
     """Return how many steps samples take: those asked for, else all of an ancestral chain and 50 otherwise."""
     if sampling.steps is not None:
         return sampling.steps
-    most = process.schedule.T if isinstance(process, Chain) else 50
-    return most if sampling.sampler == "ancestral" else min(50, most)
+    return process.most if sampling.sampler == "ancestral" and isinstance(process, Chain) else min(50, process.most)
 
 
 def make_plan(process: Process, sampling: ConfigDict) -> plans.Plan:
