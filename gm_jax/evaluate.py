@@ -78,7 +78,8 @@ def look_at_samples(run: Run, trained: Trained, drawn: Drawn) -> dict[str, Any]:
     evaluation, seed, results = run.config.evaluation, run.config.sampling.seed, {}
     samples = {"images": drawn.images} | ({} if drawn.labels is None else {"labels": drawn.labels})
     held_out = trained.examples(evaluation.n)
-    real = {name + "s": held_out[name] for name in ("image", "label") if name in held_out}
+    label = run.task.label_of(held_out)
+    real = {"images": held_out["image"]} | ({} if label is None else {"labels": label})
     alike = {"": drawn.images, "_of_real_images": real["images"][: len(drawn.images)]}
     results |= {f"similar_pairs{whose}": count_similar(images) for whose, images in alike.items()}
     training = run.training()
@@ -90,7 +91,7 @@ def look_at_samples(run: Run, trained: Trained, drawn: Drawn) -> dict[str, Any]:
         if judge.features:
             seen = {f"similar_features{whose}": judge.features(images) for whose, images in alike.items()}
             results |= {name: {**count_similar(x), "judge": judge.name} for name, x in seen.items()}
-        results |= count_classes(judge, samples, real, run.spec.label_names or judge.words)
+        results |= count_classes(judge, samples, real, run.task.class_names or judge.words)
     return {
         name: {**result, "split": result.get("split", evaluation.split), "seed": seed}
         for name, result in results.items()

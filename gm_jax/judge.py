@@ -32,27 +32,28 @@ class Judge(NamedTuple):
 def count_classes(judge: Judge, drawn: dict[str, np.ndarray], real: dict[str, np.ndarray], names: Sequence[str]) -> Any:
     """Return what a judge says of samples and of held-out images, each {"images", perhaps "labels"}, as results.
 
-    How many of the samples show each of the classes `names` and, where there are labels, the share that shows the
-    class asked for, beside the judge's own accuracy on the real images.
+    How many of the samples show each of the classes `names` (all the words of one of several) and, where there are
+    labels, the share that shows the class asked for, beside the judge's own accuracy on the real images.
 
     Raises:
         UserError: the judge does not know the classes.
     """
-    unknown = [name for name in names if name not in judge.words]
+    words = [frozenset([name] if name in judge.words else name.split()) for name in names]
+    unknown = [name for name, needed in zip(names, words, strict=True) if not needed <= set(judge.words)]
     if unknown:
         raise UserError(
             f"the judge {judge.name} does not know {', '.join(unknown)}: it knows {', '.join(judge.words)}; give "
             "evaluation.judge a classifier that was trained on the same classes"
         )
     said = judge.describe(drawn["images"])
-    counts = [sum(name in words for words in said) for name in names]
+    counts = [sum(needed <= seen for seen in said) for needed in words]
     results = {"judged_classes": {"value": counts, "classes": list(names), "n": len(said)}}
-    for key, images, words in (
+    for key, images, seen in (
         ("judged_accuracy", drawn, said),
         ("judge_accuracy", real, judge.describe(real["images"]) if "labels" in real else ()),
     ):
         if "labels" in images:
-            right = [names[label] in word for label, word in zip(images["labels"], words, strict=True)]
+            right = [words[label] <= shown for label, shown in zip(images["labels"], seen, strict=True)]
             share, n = float(np.mean(right)), len(right)
             results[key] = {"value": share, "standard_error": (share * (1.0 - share) / n) ** 0.5, "n": n}
     return {key: {**result, "judge": judge.name} for key, result in results.items()}

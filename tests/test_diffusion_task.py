@@ -369,5 +369,39 @@ def test_the_network_knows_each_class_and_none_and_data_without_labels_have_no_c
     assert task.classes == 3 and params["label"]["embedding"].shape[0] == 4
 
 
+ATTRIBUTES = {"size": ("small", "large"), "shape": ("circle", "square", "triangle")}
+
+
+def attribute_task(**changes):
+    changes = {"diffusion__attributes": ("size", "shape"), **changes}
+    return make_task(shrunk("ddpm_mnist", **changes), DataSpec(SHAPE, NAMES, ATTRIBUTES))
+
+
+def test_combinations_of_attributes_are_classes_that_words_ask_for():
+    task = attribute_task(sampling__words="square small")
+    assert task.classes == 6 and task.class_names[1] == "small square" and task.asked() == 1
+    batch = {"size": np.array([0, 1, 1]), "shape": np.array([2, 0, 1]), "label": np.array([9, 9, 9])}
+    np.testing.assert_array_equal(task.label_of(batch), [2, 3, 4])
+    assert attribute_task().asked() is None and attribute_task(sampling__label=5).asked() == 5
+    assert attribute_task(diffusion__conditional=False).classes == 0
+    with pytest.raises(UserError, match=r"sampling.words='blue' are those of no class; there are: small circle, "):
+        attribute_task(sampling__words="blue")
+    with pytest.raises(UserError, match=r"the data have no 'sise' \(did you mean 'size'\?\): size, shape"):
+        attribute_task(diffusion__attributes=("sise",))
+
+
+def test_the_loss_and_the_samples_see_the_combinations():
+    task = attribute_task(sampling__words="large circle", diffusion__label_dropout=0.0)
+    seen = []
+    task.predict = lambda params, x0, level, noise, label, dropout=None: seen.append(label) or (jnp.zeros(len(x0)), x0)
+    batch = batch_of(4) | {"size": np.array([0, 1, 1, 0]), "shape": np.array([2, 0, 1, 1])}
+    with jax.disable_jit():
+        task.loss(Variables({}, {}, {}), batch, at_step(KEY))
+        task.validate(Variables({}, {}, {}), batch, random.example_keys(KEY, batch["position"]))
+    np.testing.assert_array_equal(seen, [[2, 3, 4, 1]] * 2)
+    task.generate = lambda variables, batch, keys: {"images": batch["label"]}
+    np.testing.assert_array_equal(task.sample(Variables({}, {}, {}), 5, 0)["images"], [3] * 5)
+
+
 def test_the_bound_says_what_it_is_measured_in():
     assert "per 8-bit pixel and channel, an upper bound" in toy_task("ddpm_mnist").units["bits_per_dimension"]

@@ -63,6 +63,7 @@ SHOWN_BY = {
     "sampling.arithmetic": "test_gan::test_figures_of_arithmetic_and_training",
     "sampling.sampler": "test_diffusion_task::test_plans_of_the_samplers",
     "sampling.steps": "test_diffusion_task::test_plans_of_the_samplers",
+    "sampling.words": "test_diffusion_task::test_combinations_of_attributes_are_classes_that_words_ask_for",
     "sampling.spacing": "test_diffusion_task::test_spacing_of_the_plan",
     "sampling.rho": "test_diffusion_task::test_spacing_of_the_plan",
     "sampling.churn": "test_diffusion_task::test_plans_of_the_samplers",
@@ -125,6 +126,7 @@ SHOWN_BY = {
     "diffusion.objective": DIFFUSION,
     "diffusion.conditional": DIFFUSION,
     "diffusion.label_dropout": DIFFUSION,
+    "diffusion.attributes": "test_diffusion_task::test_combinations_of_attributes_are_classes_that_words_ask_for",
 }
 
 

@@ -44,6 +44,7 @@ def diffusion_config() -> ConfigDict:
     config.diffusion.prediction = "noise"  # what the network says: noise, velocity, image, edm, flow, and ...
     config.diffusion.objective = "noise"  # ... whose squared error is minimised (noise: eq. (4)), or min_snr
     config.diffusion.conditional = False  # True: see labels, if the data have any
+    config.diffusion.attributes = ()  # of the data: their combinations are the classes, in the labels' place
     config.diffusion.label_dropout = 0.1  # share of labels that training hides, for guidance
 
     config.sampling.sampler = "ddim"  # or ancestral, dpm_solver, heun
@@ -55,4 +56,5 @@ def diffusion_config() -> ConfigDict:
     config.sampling.guidance = 1.0  # 1: the plain conditional model, 0: the unconditional one
     config.sampling.guidance_interval = ()  # ratios of noise to signal between which it guides; (): at all
     config.sampling.label = placeholder(int)  # None: all classes in turn
+    config.sampling.words = placeholder(str)  # the class by its name, such as "small red circle"
     return config

@@ -1,12 +1,14 @@
 """Denoising diffusion: one network that learns to see the image behind any amount of noise."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from gm_jax import images, random
+from gm_jax.errors import UserError
 from gm_jax.losses import diffusion as losses
 from gm_jax.models.keywords import accepted, check_keywords
 from gm_jax.models.unet import UNet
@@ -15,7 +17,7 @@ from gm_jax.samplers.plans import Plan
 from gm_jax.samplers.processes import Chain, Level
 from gm_jax.stages import Phase, Result
 from gm_jax.tasks import diffusion_figures as figures
-from gm_jax.tasks.diffusion_settings import make_plan, make_process, sampling_steps
+from gm_jax.tasks.diffusion_settings import combinations, make_plan, make_process, sampling_steps
 from gm_jax.tasks.task import DataSpec, Task, check_label
 
 LEVEL_BINS = 10  # of the evaluated loss
@@ -29,7 +31,9 @@ class Diffusion(Task):
 
     def __init__(self, config: ConfigDict, spec: DataSpec):
         super().__init__(config, spec)
-        self.classes = len(spec.label_names) if config.diffusion.conditional else 0
+        if config.diffusion.attributes:
+            self.class_names = combinations(spec, config.diffusion.attributes)
+        self.classes = len(self.class_names) if config.diffusion.conditional else 0
         check_keywords("unet", config.model, accepted([UNet], given=("classes",)))
         self.network = UNet(classes=self.classes, **config.model)
         self.network.check((1, *spec.image_shape))
@@ -38,6 +42,7 @@ class Diffusion(Task):
         self.plan = make_plan(self.process, config.sampling)
         self.sampling_steps = sampling_steps(self.process, config.sampling)
         check_label(config, self.classes)
+        self.asked()
 
     def init(self, key):
         x = jnp.zeros((1, *self.spec.image_shape))
@@ -60,7 +65,7 @@ class Diffusion(Task):
         label = None
         if self.classes:
             hidden = random.uniform(random.example_keys(label_key, position)) < self.config.diffusion.label_dropout
-            label = jnp.where(hidden, self.classes, batch["label"])
+            label = jnp.where(hidden, self.classes, self.label_of(batch))
         x0 = images.to_model(batch["image"])
         error = jnp.mean(self.predict(variables.params, x0, level, noise_keys, label, dropout_keys)[0])
         return error, Result({"loss": error})
@@ -86,12 +91,35 @@ class Diffusion(Task):
     def validate(self, variables, batch, keys):
         # Multiples of the golden ratio spread the levels of any number of examples evenly.
         level = self.process.draw(batch["position"] * GOLDEN_RATIO % 1.0)
-        x0, label = images.to_model(batch["image"]), self.label_of(batch)
+        x0, label = images.to_model(batch["image"]), self.seen_label(batch)
         return {"loss": self.predict(variables.params, x0, level, keys, label)[0]}
 
     def label_of(self, batch):
-        """Return the labels of a batch, None if the network does not see them."""
-        return batch["label"] if self.classes else None
+        """Return the classes of examples: their labels, or the numbers of their combinations of attributes."""
+        names = self.config.diffusion.attributes
+        sizes = [len(self.spec.attribute_names[name]) for name in names]
+        return (
+            sum(batch[name] * math.prod(sizes[i + 1 :]) for i, name in enumerate(names))
+            if names
+            else batch.get("label")
+        )
+
+    def seen_label(self, batch):
+        """Return the classes of examples; None if the network does not see them."""
+        return self.label_of(batch) if self.classes else None
+
+    def asked(self):
+        """Return the class of `sampling.label` or `sampling.words`; UserError if there is none of these words."""
+        words = self.config.sampling.words
+        if words is None:
+            return self.config.sampling.label
+        found = [
+            i for i, name in enumerate(self.class_names[: self.classes]) if set(name.split()) == set(words.split())
+        ]
+        if not found:
+            known = ", ".join(self.class_names[: self.classes]) or "none"
+            raise UserError(f"sampling.words={words!r} are those of no class; there are: {known}")
+        return found[0]
 
     def bounds(self) -> bool:
         """Return whether the variational bound says something of this model: a chain, trained on little noise too."""
@@ -103,7 +131,7 @@ class Diffusion(Task):
         One random level stands for each bin, which estimates the sum over t = 2 ... T without bias; L_0 (t = 1) and L_T
         are computed for every example.
         """
-        x0, label = images.to_model(batch["image"]), self.label_of(batch)
+        x0, label = images.to_model(batch["image"]), self.seen_label(batch)
 
         def one_bin(_, number):
             bin_keys = random.fold_in(keys, number)
@@ -164,7 +192,7 @@ class Diffusion(Task):
     def reverse(self, variables, batch, keys, plan: Plan, keep: int = 0) -> samplers.Samples:
         """Return what a plan makes of noise."""
         x = samplers.prior(plan, random.fold_in(keys, 0), self.spec.image_shape)
-        denoise = functools.partial(self.denoise, variables.params, self.label_of(batch))
+        denoise = functools.partial(self.denoise, variables.params, batch.get("label"))
         return samplers.sample(denoise, plan, random.fold_in(keys, 1), x, keep=keep)
 
     def figures(self):

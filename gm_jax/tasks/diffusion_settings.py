@@ -1,12 +1,32 @@
 """What the config of a diffusion model says of process and sampler."""
 
+import itertools
+from collections.abc import Sequence
+
 from ml_collections import ConfigDict
 
+from gm_jax.errors import UserError, nearest
 from gm_jax.samplers import plans
 from gm_jax.samplers.processes import Chain, Flow, LogNormal, Process, karras
 from gm_jax.samplers.schedules import check_prior, make_schedule
+from gm_jax.tasks.task import DataSpec
 
 CONTINUOUS = {"edm": LogNormal, "flow": Flow}  # schedules that are no chain of steps
+
+
+def combinations(spec: DataSpec, attributes: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the classes that attributes of the data make together, such as "small red circle".
+
+    Raises:
+        UserError: the data have no such attribute.
+    """
+    for name in attributes:
+        if name not in spec.attribute_names:
+            known = ", ".join(spec.attribute_names) or "none"
+            raise UserError(
+                f"diffusion.attributes: the data have no '{name}'{nearest(name, spec.attribute_names)}: {known}"
+            )
+    return tuple(" ".join(values) for values in itertools.product(*(spec.attribute_names[name] for name in attributes)))
 
 
 def make_process(diffusion: ConfigDict) -> Process:

@@ -129,6 +129,7 @@ class Task(abc.ABC):
         watched: the validation metrics that the progress bar shows.
         units: what the numbers in evaluation.json are measured in, by name, where that needs saying.
         classes: how many the samples are asked for; 0: they are not conditional.
+        class_names: what they are called, or what the classes of the data are; of several words, all hold.
         generate: draws samples; None: this task draws none.
     """
 
@@ -147,6 +148,7 @@ class Task(abc.ABC):
         """
         self.config = config
         self.spec = spec
+        self.class_names: Sequence[str] = spec.label_names
         self._compiled: dict[Any, Callable] = {}
 
     def sources(self) -> dict[str, Source]:
@@ -238,10 +240,18 @@ class Task(abc.ABC):
             return None
         batch = {"position": np.arange(first, first + n, dtype=np.int32)}
         if self.classes:
-            asked = self.config.sampling.label
+            asked = self.asked()
             batch["label"] = batch["position"] % self.classes if asked is None else np.full(n, asked, np.int32)
         drawn = self.apply(generate, variables, batch, seed)
         return {**drawn, "labels": batch["label"]} if self.classes else drawn
+
+    def asked(self) -> int | None:
+        """Return the class that samples shall show; None: all in turn."""
+        return self.config.sampling.label
+
+    def label_of(self, batch: Batch) -> np.ndarray | None:
+        """Return the classes of examples; None: they have none."""
+        return batch.get("label")
 
     def rows(self, trained: Trained, n: int) -> dict[str, Row]:
         """Return the images by which the runs of a sweep are compared, by the picture's name; by default samples."""
