@@ -42,22 +42,28 @@ def settings(config: ConfigDict, network: str) -> ConfigDict:
 def learning_rate(optim: ConfigDict) -> optax.Schedule:
     """Return the learning rate as a function of the completed steps: linear warm-up, then constant or a decay to 0.
 
-    Its length is `decay_steps`, a key of its own, so that a run can be prolonged (`steps`) without changing its past.
+    The decay begins at `hold_steps`, or with the end of the warm-up. It ends at `decay_steps`, a key of its own, so
+    that a run can be prolonged (`steps`) without changing its past.
     All updates in a step have the same rate.
     """
     peak, warmup = optim.learning_rate, optim.warmup_steps
-    if optim.decay == "constant":
-        after = optax.constant_schedule(peak)
-    elif optim.decay_steps is None or optim.decay_steps <= warmup:
-        raise UserError(f"optim.decay={optim.decay} needs optim.decay_steps above warmup_steps={warmup}")
-    elif optim.decay == "cosine":
-        after = optax.cosine_decay_schedule(peak, optim.decay_steps - warmup)
-    else:
-        after = optax.linear_schedule(peak, 0.0, optim.decay_steps - warmup)
-    if warmup == 0:
-        return after
-    # Starts at peak / warmup, not at 0, so that the first step is not lost.
-    return optax.join_schedules([optax.linear_schedule(peak / warmup, peak, warmup), after], [warmup])
+    begin = max(warmup, optim.hold_steps)
+    pieces, borders = [optax.constant_schedule(peak)], []
+    if optim.decay != "constant":
+        if optim.decay_steps is None or optim.decay_steps <= begin:
+            raise UserError(
+                f"optim.decay={optim.decay} needs optim.decay_steps above warmup_steps={warmup} and "
+                f"hold_steps={optim.hold_steps}"
+            )
+        decay = (
+            optax.cosine_decay_schedule if optim.decay == "cosine" else lambda p, n: optax.linear_schedule(p, 0.0, n)
+        )
+        after = decay(peak, optim.decay_steps - begin)
+        pieces, borders = ([*pieces, after], [begin]) if begin > warmup else ([after], [])
+    if warmup:
+        # Starts at peak / warmup, not at 0, so that the first step is not lost.
+        pieces, borders = [optax.linear_schedule(peak / warmup, peak, warmup), *pieces], [warmup, *borders]
+    return optax.join_schedules(pieces, borders) if borders else pieces[0]
 
 
 def follow(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:

@@ -159,10 +159,10 @@ def loop(
 
 
 def draw_progress(run: Run, trained) -> None:
-    """Draw the grid of samples at this step, if the task can sample."""
-    result = run.task.sample(trained.variables, run.config.sampling.n, run.config.sampling.seed)
-    if result is not None:
-        save_grid(run.workdir.figures / f"samples_{trained.step:07d}.png", result["images"], 8, trained.caption)
+    """Draw the task's preview at this step, if it has one."""
+    preview = run.task.preview(trained)
+    if preview is not None:
+        save_grid(run.workdir.figures / f"samples_{trained.step:07d}.png", *preview, trained.caption)
 
 
 def warn_if_changed(run: Run) -> None:

@@ -381,7 +381,7 @@ def test_combinations_of_attributes_are_classes_that_words_ask_for():
     task = attribute_task(sampling__words="square small")
     assert task.classes == 6 and task.class_names[1] == "small square" and task.asked() == 1
     batch = {"size": np.array([0, 1, 1]), "shape": np.array([2, 0, 1]), "label": np.array([9, 9, 9])}
-    np.testing.assert_array_equal(task.label_of(batch), [2, 3, 4])
+    np.testing.assert_array_equal(task.classes_of(batch), [2, 3, 4])
     assert attribute_task().asked() is None and attribute_task(sampling__label=5).asked() == 5
     assert attribute_task(diffusion__conditional=False).classes == 0
     with pytest.raises(UserError, match=r"sampling.words='blue' are those of no class; there are: small circle, "):

@@ -169,7 +169,7 @@ def fakes(n=30, real=25, training=60, classes=3):
     run = SimpleNamespace(
         config=config,
         training=lambda: training,
-        task=SimpleNamespace(class_names=("a", "b", "c"), label_of=lambda batch: batch["label"]),
+        task=SimpleNamespace(class_names=("a", "b", "c"), classes_of=lambda batch: batch["label"]),
     )
     trained = SimpleNamespace(examples=lambda n: {k: x[: n and 25] for k, x in held_out.items()})
     return run, trained, samples, held_out, training

@@ -31,6 +31,16 @@ def crop(images: jax.Array, keys: jax.Array, padding: int) -> jax.Array:
     return images[jnp.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
+def window(images: jax.Array, keys: jax.Array, side: int) -> jax.Array:
+    """Cut a random square of `side` pixels out of each image: [B, side, side, C]."""
+    _, height, width, _ = images.shape
+    rows, columns = (
+        random.randint(random.fold_in(keys, axis), (1,), 0, whole - side + 1) + jnp.arange(side)
+        for axis, whole in enumerate((height, width))
+    )
+    return images[jnp.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
 def _reflected(places: jax.Array, size: int) -> jax.Array:
     """Bring places back into [0, size) by mirroring at the first and the last pixel, which are not repeated."""
     places = jnp.abs(places)

@@ -96,3 +96,15 @@ def read(images: np.ndarray) -> list[frozenset[str]]:
     parts = np.split(asked, range(1000, n, 1000))  # the distances of all to all would be large
     nearest = np.concatenate([np.argmin(half - part @ known.T, axis=1) for part in parts])
     return [frozenset(names[attributes[name][i]] for name, names in ATTRIBUTES.items()) for i in nearest]
+
+
+def centres(images: np.ndarray) -> np.ndarray:
+    """Return the centre of mass, column and row in pixels, of what is not background, [n, 2]; the middle if nothing is.
+
+    How much of a pixel is not background is how far it is from it; a tenth of the way counts as noise.
+    """
+    side = images.shape[1]
+    distance = np.abs(images.astype(np.float32) - BACKGROUND).max(-1)
+    weight = np.where(distance > 0.1 * BACKGROUND, distance, 0.0) + 1e-6
+    total, grid = weight.sum((1, 2)), np.arange(side)
+    return np.stack([(weight.sum(1) @ grid) / total, (weight.sum(2) @ grid) / total], axis=1)

@@ -4,6 +4,7 @@ from gm_jax.defaults.autoencoder import autoencoder_config
 from gm_jax.defaults.base import base_config, check_variant, set_epochs
 from gm_jax.defaults.baseline import baseline_config
 from gm_jax.defaults.classifier import CIFAR10, MNIST, classifier_config
+from gm_jax.defaults.cyclegan import cyclegan_config
 from gm_jax.defaults.diffusion import diffusion_config
 from gm_jax.defaults.gan import SMALL_DCGAN, TUTORIAL_DCGAN, gan_config
 from gm_jax.defaults.vae import vae_config
@@ -18,6 +19,7 @@ __all__ = [
     "baseline_config",
     "check_variant",
     "classifier_config",
+    "cyclegan_config",
     "diffusion_config",
     "gan_config",
     "set_epochs",

@@ -11,6 +11,7 @@ from gm_jax.tasks.task import DataSpec, Task
 TASKS = {  # name: where its Task is; another project can add its own
     "autoencoder": "gm_jax.tasks.autoencoder:Autoencoder",
     "classifier": "gm_jax.tasks.classifier:Classifier",
+    "cyclegan": "gm_jax.tasks.cyclegan:CycleGAN",
     "diffusion": "gm_jax.tasks.diffusion:Diffusion",
     "gan": "gm_jax.tasks.gan:GAN",
     "gaussian_mixture": "gm_jax.tasks.gaussian_mixture:GaussianMixture",

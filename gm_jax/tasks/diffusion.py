@@ -65,7 +65,7 @@ class Diffusion(Task):
         label = None
         if self.classes:
             hidden = random.uniform(random.example_keys(label_key, position)) < self.config.diffusion.label_dropout
-            label = jnp.where(hidden, self.classes, self.label_of(batch))
+            label = jnp.where(hidden, self.classes, self.classes_of(batch))
         x0 = images.to_model(batch["image"])
         error = jnp.mean(self.predict(variables.params, x0, level, noise_keys, label, dropout_keys)[0])
         return error, Result({"loss": error})
@@ -94,7 +94,7 @@ class Diffusion(Task):
         x0, label = images.to_model(batch["image"]), self.seen_label(batch)
         return {"loss": self.predict(variables.params, x0, level, keys, label)[0]}
 
-    def label_of(self, batch):
+    def classes_of(self, batch):
         """Return the classes of examples: their labels, or the numbers of their combinations of attributes."""
         names = self.config.diffusion.attributes
         sizes = [len(self.spec.attribute_names[name]) for name in names]
@@ -106,7 +106,7 @@ class Diffusion(Task):
 
     def seen_label(self, batch):
         """Return the classes of examples; None if the network does not see them."""
-        return self.label_of(batch) if self.classes else None
+        return self.classes_of(batch) if self.classes else None
 
     def asked(self):
         """Return the class of `sampling.label` or `sampling.words`; UserError if there is none of these words."""

@@ -94,6 +94,22 @@ def take(data: Batch, n: int | None) -> dict[str, np.ndarray]:
     return {**data, "position": np.arange(len(data["image"]), dtype=np.int32)}
 
 
+class Translation(NamedTuple):
+    """Images of one source, uint8 [n, H, W, C], as images of another.
+
+    Attributes:
+        source: what was translated.
+        made: the translations.
+        target: images of the other source.
+        words: what a judge says of the images of either; "" where nothing does.
+    """
+
+    source: np.ndarray
+    made: np.ndarray
+    target: np.ndarray
+    words: tuple[str, str] = ("", "")
+
+
 class Row(NamedTuple):
     """One run's images in a picture that has a row for each run.
 
@@ -249,7 +265,7 @@ class Task(abc.ABC):
         """Return the class that samples shall show; None: all in turn."""
         return self.config.sampling.label
 
-    def label_of(self, batch: Batch) -> np.ndarray | None:
+    def classes_of(self, batch: Batch) -> np.ndarray | None:
         """Return the classes of examples; None: they have none."""
         return batch.get("label")
 
@@ -267,6 +283,15 @@ class Task(abc.ABC):
         n, seed = self.config.sampling.n, self.config.sampling.seed
         grid = self.sample(trained.variables, n, seed)["images"]
         save_grid(trained.workdir.figures / "samples.png", grid, 8, trained.caption.plus(*self.describe_samples()))
+
+    def preview(self, trained: Trained) -> tuple[np.ndarray, int] | None:
+        """Return the images that show progress during training, always of the same, and the columns of their grid."""
+        drawn = self.sample(trained.variables, self.config.sampling.n, self.config.sampling.seed)
+        return None if drawn is None else (drawn["images"], 8)
+
+    def translations(self, trained: Trained) -> dict[str, Translation]:
+        """Return what a task of several sources makes of the evaluated examples, by direction; {}: nothing."""
+        return {}
 
     def describe_samples(self) -> list[str]:
         """Return what the caption of samples says of them."""
