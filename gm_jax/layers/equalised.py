@@ -1,4 +1,4 @@
-"""Layers with equalised learning rates (Karras et al. 2018, section 4.1): weights ~ N(0, 1), scaled where they are used.
+"""Layers with equalised learning rates (Karras et al. 2018, section 4.1): weights ~ N(0, 1), scaled when used.
 
 Adam moves every weight by about as much, whatever its size; so all layers learn at one speed.
 """

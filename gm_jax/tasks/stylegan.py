@@ -26,6 +26,7 @@ from gm_jax.tasks.collapse import CollapseAlarm
 from gm_jax.tasks.gan_settings import check_arithmetic
 from gm_jax.tasks.growth import Span, spans
 from gm_jax.tasks.stylegan_figures import GROWN, StyleGANFigures
+from gm_jax.tasks.stylegan_project import project_images
 from gm_jax.tasks.task import DataSpec
 
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
@@ -63,8 +64,9 @@ class StyleGAN(StyleGANFigures):
 
     def init(self, key):
         keys = jax.random.split(key, 3)
-        z, w = jnp.zeros((1, self.config.model.latent_dim)), jnp.zeros((1, 2 * self.blocks, self.config.model.latent_dim))
-        x, shown = jnp.zeros((1, *self.spec.image_shape)), self.every_block
+        z, shown = jnp.zeros((1, self.config.model.latent_dim)), self.every_block
+        x = jnp.zeros((1, *self.spec.image_shape))
+        w = jnp.zeros((1, 2 * self.blocks, z.shape[1]))
         generator = {
             "mapping": self.mapping.init(keys[0], z).get("params", {}),
             "synthesis": self.synthesis.init(keys[1], w, keys[:1], jnp.float32(0), shown)["params"],
@@ -196,6 +198,9 @@ class StyleGAN(StyleGANFigures):
         mean, w = variables.memory["mean_w"], self.styles(variables, self.latents(keys))
         w = mean + self.config.sampling.truncation * (w - mean)
         return {"images": images.to_uint8(self.show(variables, w[:, None], random.fold_in(keys, 1)))}
+
+    def modes(self):
+        return {"project": functools.partial(project_images, self)}
 
 
 def check_batches(planned: Sequence[Span]) -> None:

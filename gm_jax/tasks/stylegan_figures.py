@@ -9,7 +9,7 @@ import numpy as np
 from gm_jax import images, random
 from gm_jax.figures.grid import save_grid, save_strips
 from gm_jax.figures.interpolation import lerp, save_interpolation, slerp
-from gm_jax.project import read_latent
+from gm_jax.figures.latent_file import read_latent
 from gm_jax.state import Variables
 from gm_jax.tasks.gan_figures import CANDIDATES, PATH_STEPS, PATHS, GANFigures
 from gm_jax.tasks.task import Trained
@@ -98,7 +98,7 @@ class StyleGANFigures(GANFigures):
         return w
 
     def draw_mixing(self, trained: Trained) -> None:
-        """Draw samples (above) with the coarse, middle or fine styles of others (left); a judge says what they carry."""
+        """Draw samples (above) with the coarse, middle or fine styles of others (left); a judge says what these do."""
         w = self.draw_styles(trained, RECEIVERS + len(BANDS) * SOURCES)
         receivers, sources = w[:RECEIVERS], w[RECEIVERS:].reshape(len(BANDS), SOURCES, -1)
         above = self.paint(trained, receivers)
@@ -109,7 +109,9 @@ class StyleGANFigures(GANFigures):
                 rows.append(np.concatenate([self.paint(trained, source[None]), self.paint(trained, mixed)]))
         grids = ["+".join(str(4 << i) for i in sorted({*band // 2})) for band in self.bands()]
         named = ", ".join(f"{band} ({grid})" for band, grid in zip(BANDS, grids, strict=True))
-        caption = trained.caption.plus(f"{named} styles of the samples on the left, {SOURCES} rows each; the rest above")
+        caption = trained.caption.plus(
+            f"{named} styles of the samples on the left, {SOURCES} rows each; the rest above"
+        )
         if self.config.evaluation.judge:
             caption = caption.plus(*self.describe_mixing(trained))
         save_strips(trained.workdir.figures / "mixing.png", np.stack(rows), caption)
@@ -139,7 +141,9 @@ class StyleGANFigures(GANFigures):
             deviation = np.std(same.astype(np.float32), axis=0).mean(-1, keepdims=True)
             map_ = np.broadcast_to(255.0 * deviation / max(deviation.max(), 1e-6), same.shape[1:])
             rows.append(np.concatenate([same, map_[None].astype(np.uint8)]))
-        caption = trained.caption.plus(f"a latent with {NOISES} noises; last their standard deviation, white the largest")
+        caption = trained.caption.plus(
+            f"a latent with {NOISES} noises; last their standard deviation, white the largest"
+        )
         save_strips(trained.workdir.figures / "noise.png", np.stack(rows), caption)
 
     def draw_interpolation(self, trained: Trained) -> None:
@@ -159,7 +163,8 @@ class StyleGANFigures(GANFigures):
     def draw_between(self, trained: Trained) -> None:
         """Draw straight paths through the latents that `sampling.between` names, from each file to the next."""
         files = self.config.sampling.between
-        w = np.stack([np.broadcast_to(read_latent(f), (2 * self.blocks, self.config.model.latent_dim)) for f in files])
+        shape = 2 * self.blocks, self.config.model.latent_dim
+        w = np.stack([np.broadcast_to(read_latent(file, shape[1]), shape) for file in files])
         paths = lerp(w[:-1].reshape(len(w) - 1, -1), w[1:].reshape(len(w) - 1, -1), PATH_STEPS)
         rows = self.paint(trained, paths.reshape(-1, *w.shape[1:]))
         caption = trained.caption.plus(f"from {' to '.join(map(str, files))}")
