@@ -18,7 +18,6 @@ from benchmarks.timing import Way
 from gm_jax import parallel, random
 from gm_jax.experiment import Experiment
 from gm_jax.losses.diffusion import to_input, to_x0
-from gm_jax.optim import ema_decays
 from gm_jax.portions import count_epochs
 from gm_jax.samplers import diffusion as samplers
 from gm_jax.samplers.processes import Level
@@ -88,8 +87,7 @@ def parameters(experiment: Experiment) -> int:
 def bare_call(experiment: Experiment, phases: Sequence[Phase] | None = None) -> Callable:
     """Return `Experiment.train_call` without its scan: one jitted step, of all phases or of these."""
     phases = experiment.stages[0].phases if phases is None else phases
-    decays = ema_decays(experiment.config, experiment.networks)
-    step = make_train_step(phases, experiment.optimizers(), decays, experiment.config.seed)
+    step = make_train_step(phases, experiment.optimizers(), experiment.ema_decays(), experiment.config.seed)
 
     def call(state, resident, position, batches):
         found = {}

@@ -94,9 +94,9 @@ def lazy_share(phases: Sequence[Phase], network: str) -> float:
 
 
 def make_optimizers(
-    config: ConfigDict, networks: Iterable[str], phases: Sequence[Phase] = ()
+    config: ConfigDict, networks: Iterable[str], phases: Sequence[Phase] = (), rate: float = 1.0
 ) -> dict[str, optax.GradientTransformation]:
-    """Return an optax transformation for each network, which these phases update.
+    """Return an optax transformation for each network, which these phases update; `rate` multiplies learning rates.
 
     With `optim.lazy_correction`, learning rate and betas of a network that has lazy phases are those of StyleGAN2
     (Karras et al. 2020, appendix B): the rate times c, the betas to the power c, c as of `lazy_share`.
@@ -109,6 +109,7 @@ def make_optimizers(
         optim = settings(config, network)
         if optim.weight_decay and optim.name not in DECAYING:
             raise UserError(f"optim.name={optim.name} ignores optim.weight_decay: use {' or '.join(DECAYING)}")
+        optim.learning_rate *= rate
         if optim.lazy_correction:
             share = lazy_share(phases, network)
             optim.learning_rate *= share
@@ -122,6 +123,14 @@ def make_optimizers(
     return optimizers
 
 
-def ema_decays(config: ConfigDict, networks: Iterable[str]) -> dict[str, float | None]:
-    """Return the decay of each network's moving average, None where it keeps none."""
-    return {network: settings(config, network).ema_decay for network in networks}
+def ema_decays(config: ConfigDict, networks: Iterable[str], batch_size: int) -> dict[str, float | None]:
+    """Return the decay of each network's moving average in a step of so many images, None where it keeps none.
+
+    It is `optim.ema_decay`, whatever the step has, or what leaves one half after `optim.ema_half_life` images.
+    """
+    decays = {}
+    for network in networks:
+        optim = settings(config, network)
+        half_life = optim.get("ema_half_life")
+        decays[network] = optim.ema_decay if half_life is None else 0.5 ** (batch_size / half_life)
+    return decays

@@ -78,6 +78,19 @@ def load(folder: str | os.PathLike, requested: str, image_size: int | None) -> D
     )
 
 
+def read_images(path: str | os.PathLike, channels: int, size: int) -> tuple[list[str], np.ndarray]:
+    """Return the names of one image, or of all in a folder, and the images uint8 [n, size, size, channels].
+
+    Each is cropped to its central square and resized. Raises UserError if there is none, or if one cannot be read.
+    """
+    root = Path(path)
+    files = [root] if root.is_file() else [root / name for name in list_images(root)]
+    if not files:
+        raise UserError(f"{root} is no image, nor a folder of images ({', '.join(SUFFIXES)})")
+    pictures = _in_threads(lambda file: _open(file, lambda picture: to_array(picture, channels, size)), files)
+    return [file.stem for file in files], np.stack(pictures)
+
+
 def list_images(root: Path) -> list[str]:
     """Return the sorted relative paths, written with '/', of the image files under `root`; hidden ones are skipped.
 

@@ -204,6 +204,10 @@ class Task(abc.ABC):
         """Return the stages of the training; one, unless phases or batch size change on the way."""
         return [Stage(0, self.phases(), self.config.batch_size)]
 
+    def remember(self, stage: int, variables: Variables) -> dict[str, Tree]:
+        """Return the memory with which a stage after the first begins, from the averaged variables at its border."""
+        return variables.memory
+
     @abc.abstractmethod
     def validate(self, variables: Variables, batch: Batch, keys: jax.Array) -> dict[str, jax.Array]:
         """Return per-example values [B, ...]; their means are logged during training. `keys` [B] are for noise."""
