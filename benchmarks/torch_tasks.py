@@ -78,7 +78,7 @@ class Diffusion:
         weight = np.array(error_weight(objective, level) / error_weight(prediction, level))
         self.weight = torch.from_numpy(weight).float().to(device)
         self.signal, self.noise, self.p, self.q = (
-            torch.from_numpy(np.array(x)).float().to(device).view(-1, 1, 1, 1)
+            torch.from_numpy(np.broadcast_to(x, t.shape).copy()).float().to(device).view(-1, 1, 1, 1)
             for x in (*level[:2], *PREDICTIONS[prediction](level))
         )
 

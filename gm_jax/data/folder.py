@@ -87,7 +87,7 @@ def read_images(path: str | os.PathLike, channels: int, size: int) -> tuple[list
     files = [root] if root.is_file() else [root / name for name in list_images(root)]
     if not files:
         raise UserError(f"{root} is no image, nor a folder of images ({', '.join(SUFFIXES)})")
-    pictures = _in_threads(lambda file: _open(file, lambda picture: to_array(picture, channels, size)), files)
+    pictures = _in_threads(lambda file: open_picture(file, lambda picture: to_array(picture, channels, size)), files)
     return [file.stem for file in files], np.stack(pictures)
 
 

@@ -19,11 +19,11 @@ def _edm(level: Level) -> tuple[jax.Array, jax.Array]:
 
 
 # The network says p x_0 + q epsilon of x = signal x_0 + noise epsilon: a level's (p, q) by the prediction's name.
-PREDICTIONS: dict[str, Callable[[Level], tuple[jax.Array, jax.Array]]] = {
-    "noise": lambda level: (0.0 * level.noise, 1.0 + 0.0 * level.noise),
-    "image": lambda level: (1.0 + 0.0 * level.noise, 0.0 * level.noise),
+PREDICTIONS: dict[str, Callable[[Level], tuple[jax.Array | float, jax.Array | float]]] = {
+    "noise": lambda level: (0.0, 1.0),
+    "image": lambda level: (1.0, 0.0),
     "velocity": lambda level: (-level.noise, level.signal),  # Salimans & Ho (2022): well-posed at both ends
-    "flow": lambda level: (-1.0 + 0.0 * level.noise, 1.0 + 0.0 * level.noise),  # rectified flow's velocity
+    "flow": lambda level: (-1.0, 1.0),  # rectified flow's velocity
     "edm": _edm,  # Karras et al. (2022): c_skip and c_out, so that what is asked for has unit variance at every level
 }
 MIN_SNR = 5.0  # Hang et al. (2023)
@@ -53,7 +53,8 @@ def to_input(prediction: str, level: Level, x: jax.Array) -> jax.Array:
 def target(prediction: str, level: Level, x0: jax.Array, epsilon: jax.Array) -> jax.Array:
     """Return what the network shall say, [B, ...]."""
     p, q = PREDICTIONS[prediction](level.spread(x0))
-    return p * x0 + q * epsilon
+    parts = [factor * x for factor, x in ((p, x0), (q, epsilon)) if not (isinstance(factor, float) and factor == 0.0)]
+    return sum(parts[1:], parts[0])
 
 
 def to_x0(prediction: str, level: Level, x: jax.Array, output: jax.Array) -> jax.Array:

@@ -80,8 +80,10 @@ class Diffusion(Task):
         x = samplers.diffuse(level, x0, epsilon)
         output = self.ask(params, x, level, label, dropout_keys)
         error = losses.squared_error(losses.target(self.prediction, level, x0, epsilon), output)
-        weights = [losses.error_weight(name, level) for name in (self.objective, self.prediction)]
-        return error * weights[0] / weights[1], losses.to_x0(self.prediction, level, x, output)
+        if self.objective != self.prediction:
+            weights = [losses.error_weight(name, level) for name in (self.objective, self.prediction)]
+            error = error * weights[0] / weights[1]
+        return error, losses.to_x0(self.prediction, level, x, output)
 
     def ask(self, params, x, level, label=None, dropout_keys=None):
         """Return what the network says of noisy images x [B, ...] at levels [B]."""
