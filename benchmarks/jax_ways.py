@@ -1,7 +1,6 @@
 """One training step and one sampling step in JAX: of gm_jax as it is and, traced inside `stock()`, of Flax's layers."""
 
 import functools
-import itertools
 import math
 import runpy
 import time
@@ -18,10 +17,10 @@ from benchmarks.flops import product_flops
 from benchmarks.timing import Way
 from gm_jax import parallel, random
 from gm_jax.experiment import Experiment
-from gm_jax.losses.diffusion import to_x0
-from gm_jax.optim import ema_decays
+from gm_jax.losses.diffusion import to_input, to_x0
 from gm_jax.portions import count_epochs
 from gm_jax.samplers import diffusion as samplers
+from gm_jax.samplers.processes import Level
 from gm_jax.stages import Phase
 from gm_jax.state import TrainState
 from gm_jax.step import flat, make_train_step
@@ -88,8 +87,7 @@ def parameters(experiment: Experiment) -> int:
 def bare_call(experiment: Experiment, phases: Sequence[Phase] | None = None) -> Callable:
     """Return `Experiment.train_call` without its scan: one jitted step, of all phases or of these."""
     phases = experiment.stages[0].phases if phases is None else phases
-    decays = ema_decays(experiment.config, experiment.networks)
-    step = make_train_step(phases, experiment.optimizers(), decays, experiment.config.seed)
+    step = make_train_step(phases, experiment.optimizers(), experiment.ema_decays(), experiment.config.seed)
 
     def call(state, resident, position, batches):
         found = {}
@@ -163,32 +161,35 @@ def sampling(experiment: RandomExperiment, name: str) -> Way:
 
 def sampling_steps(experiment: RandomExperiment) -> int:
     """Return how many evaluations of the network one sample takes."""
-    return getattr(experiment.task, "sampling_steps", 1)
+    return len(experiment.task.plan.base) if hasattr(experiment.task, "plan") else 1
 
 
 def bare_sampling(experiment: RandomExperiment, name: str) -> tuple[Way, float]:
     """Return a Python loop over one jitted step of a diffusion task's sampler, traced at once, and a step's FLOPs."""
     task, n = experiment.task, experiment.config.sampling.n
-    schedule, params = task.schedule, experiment.random_state().params["denoiser"]
+    params, plan = experiment.random_state().params["denoiser"], samplers.in_float32(task.plan)
 
-    def step(params, x, t, s, keys):
-        output = task.network.apply({"params": params}, x, jnp.broadcast_to(t, (n,)))
-        x0 = jnp.clip(to_x0(task.prediction, schedule, x, jnp.broadcast_to(t, (n,)), output), -1.0, 1.0)
-        return samplers.step(schedule, x, x0, s, t, task.eta, keys)
+    def step(params, todo, number, keys, state):
+        def denoise(x, level):
+            levels = Level(*(jnp.broadcast_to(column, n) for column in level))
+            output = task.network.apply({"params": params}, to_input(task.prediction, levels, x), levels.time)
+            return to_x0(task.prediction, levels, x, output)
+
+        return samplers.step(denoise, todo, number, keys, state)
 
     keys = random.example_keys(jax.random.key(0), jnp.arange(n))
-    noise = jax.jit(lambda keys: samplers.prior(schedule, keys, experiment.spec.image_shape))
-    steps = samplers.timesteps(schedule.T, task.sampling_steps)
-    arguments = (params, noise(keys), steps[0], steps[1], keys)
+    noise = jax.jit(lambda keys: samplers.prior(plan, keys, experiment.spec.image_shape))
+    steps = [(jax.tree.map(lambda column, i=i: column[i], plan), jnp.int32(i)) for i in range(len(plan.base))]
+    arguments = (params, *steps[0], keys, samplers.begin(noise(keys)))
     compiled = jax.jit(step).lower(*arguments).compile()
 
     def draw():
-        x = noise(keys)
-        for t, s in itertools.pairwise(steps):
-            x = compiled(params, x, t, s, keys)
-        return x
+        state = samplers.begin(noise(keys))
+        for todo, number in steps:
+            state = compiled(params, todo, number, keys, state)
+        return state.x
 
-    return Way(name, draw, steps=len(steps) - 1), product_flops(step, *arguments)
+    return Way(name, draw, steps=len(steps)), product_flops(step, *arguments)
 
 
 def generation(experiment: RandomExperiment, name: str) -> tuple[Way, float]:

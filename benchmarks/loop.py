@@ -7,7 +7,7 @@ and of the same compiled call by itself, in blocks taken in turn, and (2) for a 
 of the scanned sampler and of a Python loop over the jitted denoiser.
 """
 
-import itertools
+import functools
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +19,7 @@ from absl import app, logging
 from gm_jax import backend, cli, parallel, progress, train
 from gm_jax.run import Run, open_training
 from gm_jax.samplers import diffusion as samplers
+from gm_jax.samplers import plans
 from gm_jax.workdir import Workdir
 
 STEPS = 200
@@ -66,23 +67,27 @@ def time_calls(run: Run, calls: int) -> np.ndarray:
 def time_sampler(run: Run, n: int = 64, steps: int = 1000) -> tuple[float, float]:
     """Return seconds a step: the scanned ancestral sampler, and a Python loop over the jitted denoiser, n images."""
     task, variables = run.task, run.trained(run.init_state()).variables
-    task.sampling_steps, task.eta = steps, 1.0
+    task.plan = plans.ddim(task.process.evenly(steps), eta=1.0)
     for _ in range(2):  # the first compiles
         began = time.perf_counter()
         task.sample(variables, n, seed=0)
         scanned = (time.perf_counter() - began) / steps
-    denoise = jax.jit(task.denoise)  # with guidance, as in the scanned sampler
     label = np.arange(n, dtype=np.int32) % max(task.classes, 1)
-    one_step = jax.jit(lambda x, x0, s, t, keys: samplers.step(task.schedule, x, x0, s, t, 1.0, keys))
     keys = jax.random.split(jax.random.key(0), n)
-    x = samplers.prior(task.schedule, keys, run.spec.image_shape)
-    plan = samplers.timesteps(task.schedule.T, task.schedule.T)[: steps // 10 + 4]
-    for i, (t, s) in enumerate(itertools.pairwise(plan)):
+    plan = samplers.in_float32(task.plan)
+
+    @jax.jit
+    def one_step(params, todo, number, state):  # with guidance, as in the scanned sampler
+        return samplers.step(functools.partial(task.denoise, params, label), todo, number, keys, state)
+
+    state = samplers.begin(samplers.prior(plan, keys, run.spec.image_shape))
+    count = steps // 10 + 3
+    for i in range(count):
         if i == 3:
             began = time.perf_counter()
-        x = one_step(x, denoise(variables.params, label, x, np.full(n, t)), s, t, keys)
-        x.block_until_ready()
-    return scanned, (time.perf_counter() - began) / (len(plan) - 4)
+        todo = jax.tree.map(lambda column, i=i: column[i], plan)
+        state = jax.block_until_ready(one_step(variables.params, todo, i, state))
+    return scanned, (time.perf_counter() - began) / (count - 3)
 
 
 def main(_) -> None:

@@ -5,7 +5,6 @@ objective and metrics; `sample`, which draws `sampling.n` samples or does what e
 evaluations. All is done with NCHW images in channels-last memory.
 """
 
-import itertools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -18,10 +17,10 @@ from torch.nn import functional as F
 
 from benchmarks.torch_generative import CODERS, GANS, VAENetwork
 from benchmarks.torch_networks import CLASSIFIERS, UNet
-from gm_jax.losses.diffusion import error_weight
-from gm_jax.samplers.diffusion import timesteps
-from gm_jax.samplers.schedules import make_schedule
+from gm_jax.losses.diffusion import PREDICTIONS, error_weight
+from gm_jax.samplers.processes import Chain, Level
 from gm_jax.stages import Phase
+from gm_jax.tasks.diffusion_settings import make_plan, make_process
 
 Networks = Mapping[str, nn.Module]
 Result = tuple[Tensor, dict[str, Tensor]]  # the objective and the metrics
@@ -61,38 +60,27 @@ class Classifier:
 
 
 class Diffusion:
-    """The peer of gm_jax.tasks.diffusion; it knows the sampler "ddim" with eta = 0."""
+    """The peer of gm_jax.tasks.diffusion; it knows chains of steps, and samplers that draw no noise on the way."""
 
     def __init__(self, config: ConfigDict, image_shape: tuple[int, int, int], classes: int, device: str):
-        if config.sampling.sampler != "ddim" or config.sampling.eta:
-            raise NotImplementedError("the PyTorch peer of diffusion knows ddim with eta=0 only")
+        process = make_process(config.diffusion)
+        self.plan = make_plan(process, config.sampling)
+        if not isinstance(process, Chain) or self.plan.noise.any() or config.diffusion.prediction == "edm":
+            raise NotImplementedError("the PyTorch peer of diffusion knows chains, and samplers without noise, only")
         fields = {key: value for key, value in config.model.items() if key != "dtype"}
         self.config, self.shape, self.device = config, image_shape, device
         self.networks = {"denoiser": UNet(image_shape, **fields)}
         self.phases = [Phase("denoiser", ("denoiser",), self.loss)]
-        schedule = make_schedule(config.diffusion.schedule, config.diffusion.timesteps)
-        self.T = schedule.T
-        self.sampling_steps = config.sampling.steps or min(50, self.T)
-        self.prediction = config.diffusion.prediction
+        self.T, self.sampling_steps = process.schedule.T, len(self.plan.base)
         t = np.maximum(np.arange(self.T + 1), 1)  # step 0 is never asked for
-        weights = [error_weight(name, schedule, t) for name in (config.diffusion.objective, self.prediction)]
-        self.weight = torch.from_numpy(np.array(weights[0] / weights[1])).to(device)
-        self.signal, self.noise = (
-            torch.from_numpy(np.array(x)).to(device).view(-1, 1, 1, 1) for x in (schedule.signal, schedule.noise)
+        level = Level(process.schedule.signal[t], process.schedule.noise[t], t)
+        objective, prediction = config.diffusion.objective, config.diffusion.prediction
+        weight = np.array(error_weight(objective, level) / error_weight(prediction, level))
+        self.weight = torch.from_numpy(weight).float().to(device)
+        self.signal, self.noise, self.p, self.q = (
+            torch.from_numpy(np.broadcast_to(x, t.shape).copy()).float().to(device).view(-1, 1, 1, 1)
+            for x in (*level[:2], *PREDICTIONS[prediction](level))
         )
-
-    def target(self, x0: Tensor, t: Tensor, epsilon: Tensor) -> Tensor:
-        """Return what the network shall predict."""
-        if self.prediction == "velocity":
-            return self.signal[t] * epsilon - self.noise[t] * x0
-        return {"noise": epsilon, "image": x0}[self.prediction]
-
-    def to_x0(self, x: Tensor, t: int, output: Tensor) -> Tensor:
-        """Return the prediction of x_0 that the network's output amounts to."""
-        signal, noise = self.signal[t], self.noise[t]
-        if self.prediction == "velocity":
-            return (signal * x - noise * output) / (signal**2 + noise**2)
-        return output if self.prediction == "image" else (x - noise * output) / signal
 
     def loss(self, networks: Networks, images: Tensor, labels: Tensor) -> Result:
         """Return the objective and the metrics."""
@@ -102,20 +90,22 @@ class Diffusion:
         t = 1 + (u * self.T).floor().long()
         epsilon = torch.randn_like(x0)
         output = networks["denoiser"](self.signal[t] * x0 + self.noise[t] * epsilon, t).float()
-        error = (output - self.target(x0, t, epsilon)).square().mean((1, 2, 3))
+        error = (output - self.p[t] * x0 - self.q[t] * epsilon).square().mean((1, 2, 3))
         loss = (error * self.weight[t]).mean()
         return loss, {"loss": loss.detach()}
 
     def sample(self, networks: Networks, images: Tensor) -> Tensor:
         """Return `sampling.n` samples, uint8 [n, C, H, W]; the images are not used."""
-        height, width, channels = self.shape
-        n = self.config.sampling.n
-        x = torch.randn(n, channels, height, width, device=self.device).contiguous(memory_format=torch.channels_last)
-        plan = timesteps(self.T, self.sampling_steps).tolist()
-        for t, s in itertools.pairwise(plan):
+        (height, width, channels), n, plan = self.shape, self.config.sampling.n, self.plan
+        shape = (n, channels, height, width)
+        x = plan.scale * torch.randn(shape, device=self.device).contiguous(memory_format=torch.channels_last)
+        final, before = x, torch.zeros_like(x)
+        for i, t in enumerate(plan.level.time.astype(int).tolist()):
             output = networks["denoiser"](x, torch.full((n,), t, device=self.device)).float()
-            x0 = self.to_x0(x, t, output).clamp(-1.0, 1.0)
-            x = self.signal[s] * x0 + self.noise[s] * (x - self.signal[t] * x0) / self.noise[t]
+            signal, noise, p, q = self.signal[t], self.noise[t], self.p[t], self.q[t]
+            x0 = ((q * x - noise * output) / (q * signal - noise * p)).clamp(-1.0, 1.0)
+            x = plan.base[i] * final + plan.image[i] * x0 + plan.previous[i] * before
+            final, before = (x if plan.final[i] else final), x0
         return to_uint8(x)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from gm_jax.judge import count_classes
-from gm_jax.measure import Drawn, draw, measure
+from gm_jax.judge import compare_words, count_classes
+from gm_jax.measure import Drawn, draw, measure, measure_translation
 from gm_jax.metrics.diversity import similar_pairs
 from gm_jax.metrics.moments import Moments, gather
 from gm_jax.metrics.neighbours import nearest_neighbours
@@ -48,7 +48,7 @@ def evaluate(run: Run, checkpoint: str) -> int:
     results.update({name: {"value": v, **about} for name, v in run.task.derive(moments).items()})
     for name in results.keys() & run.task.units.keys():
         results[name]["unit"] = run.task.units[name]
-    results |= judge_samples(run, trained)
+    results |= judge_samples(run, trained) | judge_translations(run, trained)
     path = run.workdir.path / "evaluation.json"
     content = {"config": run.name, "step": trained.step, "data": run.dataset.name, "stand_in": run.spec.stand_in}
     content |= {"overrides": run.overrides, "code": code(), "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
@@ -78,7 +78,8 @@ def look_at_samples(run: Run, trained: Trained, drawn: Drawn) -> dict[str, Any]:
     evaluation, seed, results = run.config.evaluation, run.config.sampling.seed, {}
     samples = {"images": drawn.images} | ({} if drawn.labels is None else {"labels": drawn.labels})
     held_out = trained.examples(evaluation.n)
-    real = {name + "s": held_out[name] for name in ("image", "label") if name in held_out}
+    label = run.task.classes_of(held_out)
+    real = {"images": held_out["image"]} | ({} if label is None else {"labels": label})
     alike = {"": drawn.images, "_of_real_images": real["images"][: len(drawn.images)]}
     results |= {f"similar_pairs{whose}": count_similar(images) for whose, images in alike.items()}
     training = run.training()
@@ -90,11 +91,22 @@ def look_at_samples(run: Run, trained: Trained, drawn: Drawn) -> dict[str, Any]:
         if judge.features:
             seen = {f"similar_features{whose}": judge.features(images) for whose, images in alike.items()}
             results |= {name: {**count_similar(x), "judge": judge.name} for name, x in seen.items()}
-        results |= count_classes(judge, samples, real, run.spec.label_names or judge.words)
+        results |= count_classes(judge, samples, real, run.task.class_names or judge.words)
     return {
         name: {**result, "split": result.get("split", evaluation.split), "seed": seed}
         for name, result in results.items()
     }
+
+
+def judge_translations(run: Run, trained: Trained) -> dict[str, Any]:
+    """Return what the evaluators measure of translations beside images of the other domain, and what a judge sees."""
+    evaluation, results = run.config.evaluation, {}
+    for direction, translation in run.task.translations(trained).items():
+        found = measure_translation(run, translation)
+        if evaluation.get("judge"):
+            found |= compare_words(run.judge(), translation)
+        results |= {f"{name}_{direction}": result for name, result in found.items()}
+    return {name: {"split": evaluation.split, "seed": evaluation.seed, **result} for name, result in results.items()}
 
 
 def count_similar(x: np.ndarray) -> dict[str, Any]:

@@ -43,14 +43,17 @@ class Experiment:
 
     def optimizers(self, stage: int = 0) -> dict[str, Any]:
         """Return the optax transformation of each network in a stage; their states have one shape in all stages."""
-        return make_optimizers(self.config, self.networks, self.stages[stage].phases)
+        return make_optimizers(self.config, self.networks, self.stages[stage].phases, self.stages[stage].rate)
+
+    def ema_decays(self, stage: int = 0) -> dict[str, float | None]:
+        """Return the decay of each network's moving average in a stage; None where it keeps none."""
+        return ema_decays(self.config, self.networks, self.stages[stage].batch_size)
 
     def initial(self, key: jax.Array, fitted: dict[str, Tree] | None = None) -> TrainState:
         """Return the state at step 0; parameters that are `fitted` replace the random ones of their network."""
         variables = self.task.init(key)
         variables |= {net: {**variables[net], "params": params} for net, params in (fitted or {}).items()}
-        decays = ema_decays(self.config, variables)
-        return create(variables, self.optimizers(), decays, self.task.init_memory(key))
+        return create(variables, self.optimizers(), self.ema_decays(), self.task.init_memory(key))
 
     def state_shapes(self) -> TrainState:
         """Return the shapes and dtypes of the state; a config that cannot work fails here."""
@@ -65,22 +68,23 @@ class Experiment:
         return jitted(jax.random.key(self.config.seed), fitted)
 
     def begin(self, stage: int, state: TrainState) -> TrainState:
-        """Return the state with which a stage begins, once the one before has ended: some optimisers start anew."""
-        fresh = self.stages[stage].fresh
-        if not fresh:
-            return state
-        optimizers = self.optimizers(stage)
+        """Return the state with which a stage begins, once the one before has ended.
 
-        def start(params):
-            return {net: optimizers[net].init(params[net]) for net in fresh}
+        Some optimisers start anew, and the task may note something in the memory.
+        """
+        optimizers, fresh = self.optimizers(stage), self.stages[stage].fresh
 
-        opt_state = jax.jit(start, out_shardings=parallel.replicated())({net: state.params[net] for net in fresh})
-        return state.replace(opt_state={**state.opt_state, **opt_state})
+        def start(state: TrainState) -> tuple[dict[str, Tree], dict[str, Tree]]:
+            opt_state = {net: optimizers[net].init(state.params[net]) for net in fresh}
+            return opt_state, self.task.remember(stage, state.averaged())
+
+        opt_state, memory = jax.jit(start, out_shardings=parallel.replicated())(state)
+        return state.replace(opt_state={**state.opt_state, **opt_state}, memory=memory)
 
     def train_step(self, stage: int = 0) -> Callable:
         """Return the pure step of a stage, (state, batch) -> (state, metrics); see `make_train_step`."""
-        decays = ema_decays(self.config, self.networks)
-        return make_train_step(self.stages[stage].phases, self.optimizers(stage), decays, self.config.seed)
+        phases, decays = self.stages[stage].phases, self.ema_decays(stage)
+        return make_train_step(phases, self.optimizers(stage), decays, self.config.seed)
 
     def train_call(self, stage: int = 0) -> Callable:
         """Return the function that the loop calls, mapped over the devices; see `parallel.map_training`."""

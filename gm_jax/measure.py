@@ -19,7 +19,7 @@ from gm_jax.metrics.frechet import gaussian
 from gm_jax.metrics.store import collect, statistics
 from gm_jax.provenance import code_digest
 from gm_jax.run import Run
-from gm_jax.tasks.task import Trained
+from gm_jax.tasks.task import Trained, Translation
 
 MEMORISED = 1000  # samples that are compared with every training image, at most
 
@@ -135,6 +135,33 @@ def measure(run: Run, drawn: Drawn) -> dict[str, Any]:
     return {name: {"n": n, "split": source.test, "seed": seed, **result} for name, result in results.items()}
 
 
+def measure_translation(run: Run, translation: Translation) -> dict[str, Any]:
+    """Return what the evaluators say of translations beside images of the other domain, and of what was translated.
+
+    The latter, "..._untranslated", is where a translation that changes nothing stands.
+    """
+    settings, results = run.config.evaluation, {}
+    for name in settings.extractors if settings.metrics else ():
+        shape = translation.made.shape[1:]
+        extractor = open_extractor(name, settings.convention, shape, settings.inception)
+        about = {"n_real": len(translation.target), "n_generated": len(translation.made), "n": len(translation.made)}
+        about |= describe(extractor, settings.convention)
+        real = see_all(extractor, translation.target)
+        for whose, images in (("", translation.made), ("_untranslated", translation.source)):
+            comparison = Comparison(real, see_all(extractor, images), None, settings.seed, MEMORISED)
+            found = evaluators.run(settings.metrics, comparison, extractor.name, extractor.published)
+            results |= {f"{number}{whose}": {**result, **about} for number, result in found.items()}
+    return results
+
+
+def see_all(extractor: Extractor, images: np.ndarray) -> Seen:
+    """Return what an extractor sees in images that lie in memory."""
+    pieces = range(0, len(images), extractor.chunk)
+    rows = np.concatenate([extractor.see(images[i : i + extractor.chunk]) for i in pieces])
+    features = rows[:, : extractor.width]
+    return Seen(gaussian(features), features, rows[:, extractor.width :] if extractor.classes else None)
+
+
 def describe(extractor: Extractor, convention: str) -> dict[str, Any]:
     """Return what is to be said of a number's extractor."""
     resizing = {"convention": convention} if extractor.resizes else {}
@@ -161,7 +188,7 @@ class During:
         settings = self._settings
         shape = run.spec.image_shape
         self._extractor = open_extractor(settings.extractors[0], settings.convention, shape, settings.inception)
-        self._real = self._see(run.validation()["image"])
+        self._real = see_all(self._extractor, run.validation()["image"])
 
     def __call__(self, trained: Trained) -> dict[str, float]:
         """Return the numbers by name; {} if none are asked for."""
@@ -169,15 +196,8 @@ class During:
         if not settings.during:
             return {}
         drawn = self._run.task.sample(trained.variables, settings.during_n, self._run.config.sampling.seed)
-        comparison = Comparison(self._real, self._see(drawn["images"]), None, settings.seed, 0)
+        comparison = Comparison(self._real, see_all(self._extractor, drawn["images"]), None, settings.seed, 0)
         extractor = self._extractor
         found = evaluators.run(settings.during, comparison, extractor.name, extractor.published)
         self.monitor = next(iter(found))
         return {name: float(result["value"]) for name, result in found.items()}
-
-    def _see(self, images: np.ndarray) -> Seen:
-        extractor = self._extractor
-        pieces = range(0, len(images), extractor.chunk)
-        rows = np.concatenate([extractor.see(images[i : i + extractor.chunk]) for i in pieces])
-        features = rows[:, : extractor.width]
-        return Seen(gaussian(features), features, rows[:, extractor.width :] if extractor.classes else None)

@@ -42,25 +42,28 @@ def settings(config: ConfigDict, network: str) -> ConfigDict:
 def learning_rate(optim: ConfigDict) -> optax.Schedule:
     """Return the learning rate as a function of the completed steps: linear warm-up, then constant or a decay to 0.
 
-    It stays at its peak up to step `hold_steps`, and has decayed at step `decay_steps`, a key of its own, so that a run
-    can be prolonged (`steps`) without changing its past. All updates in a step have the same rate.
+    The decay begins at `hold_steps`, or with the end of the warm-up. It ends at `decay_steps`, a key of its own, so
+    that a run can be prolonged (`steps`) without changing its past.
+    All updates in a step have the same rate.
     """
     peak, warmup = optim.learning_rate, optim.warmup_steps
-    if optim.decay == "constant":
-        after = optax.constant_schedule(peak)
-    elif optim.decay_steps is None or optim.decay_steps <= max(warmup, optim.hold_steps):
-        above = f"warmup_steps={warmup}" + (f" and hold_steps={optim.hold_steps}" if optim.hold_steps else "")
-        raise UserError(f"optim.decay={optim.decay} needs optim.decay_steps above {above}")
-    else:
-        hold = max(optim.hold_steps - warmup, 0)
-        length = optim.decay_steps - warmup - hold
-        cosine = optim.decay == "cosine"
-        decay = optax.cosine_decay_schedule(peak, length) if cosine else optax.linear_schedule(peak, 0.0, length)
-        after = optax.join_schedules([optax.constant_schedule(peak), decay], [hold])
-    if warmup == 0:
-        return after
-    # Starts at peak / warmup, not at 0, so that the first step is not lost.
-    return optax.join_schedules([optax.linear_schedule(peak / warmup, peak, warmup), after], [warmup])
+    begin = max(warmup, optim.hold_steps)
+    pieces, borders = [optax.constant_schedule(peak)], []
+    if optim.decay != "constant":
+        if optim.decay_steps is None or optim.decay_steps <= begin:
+            raise UserError(
+                f"optim.decay={optim.decay} needs optim.decay_steps above warmup_steps={warmup} and "
+                f"hold_steps={optim.hold_steps}"
+            )
+        decay = (
+            optax.cosine_decay_schedule if optim.decay == "cosine" else lambda p, n: optax.linear_schedule(p, 0.0, n)
+        )
+        after = decay(peak, optim.decay_steps - begin)
+        pieces, borders = ([*pieces, after], [begin]) if begin > warmup else ([after], [])
+    if warmup:
+        # Starts at peak / warmup, not at 0, so that the first step is not lost.
+        pieces, borders = [optax.linear_schedule(peak / warmup, peak, warmup), *pieces], [warmup, *borders]
+    return optax.join_schedules(pieces, borders) if borders else pieces[0]
 
 
 def follow(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
@@ -91,9 +94,9 @@ def lazy_share(phases: Sequence[Phase], network: str) -> float:
 
 
 def make_optimizers(
-    config: ConfigDict, networks: Iterable[str], phases: Sequence[Phase] = ()
+    config: ConfigDict, networks: Iterable[str], phases: Sequence[Phase] = (), rate: float = 1.0
 ) -> dict[str, optax.GradientTransformation]:
-    """Return an optax transformation for each network, which these phases update.
+    """Return an optax transformation for each network, which these phases update; `rate` multiplies learning rates.
 
     With `optim.lazy_correction`, learning rate and betas of a network that has lazy phases are those of StyleGAN2
     (Karras et al. 2020, appendix B): the rate times c, the betas to the power c, c as of `lazy_share`.
@@ -106,6 +109,7 @@ def make_optimizers(
         optim = settings(config, network)
         if optim.weight_decay and optim.name not in DECAYING:
             raise UserError(f"optim.name={optim.name} ignores optim.weight_decay: use {' or '.join(DECAYING)}")
+        optim.learning_rate *= rate
         if optim.lazy_correction:
             share = lazy_share(phases, network)
             optim.learning_rate *= share
@@ -119,6 +123,14 @@ def make_optimizers(
     return optimizers
 
 
-def ema_decays(config: ConfigDict, networks: Iterable[str]) -> dict[str, float | None]:
-    """Return the decay of each network's moving average, None where it keeps none."""
-    return {network: settings(config, network).ema_decay for network in networks}
+def ema_decays(config: ConfigDict, networks: Iterable[str], batch_size: int) -> dict[str, float | None]:
+    """Return the decay of each network's moving average in a step of so many images, None where it keeps none.
+
+    It is `optim.ema_decay`, whatever the step has, or what leaves one half after `optim.ema_half_life` images.
+    """
+    decays = {}
+    for network in networks:
+        optim = settings(config, network)
+        half_life = optim.get("ema_half_life")
+        decays[network] = optim.ema_decay if half_life is None else 0.5 ** (batch_size / half_life)
+    return decays

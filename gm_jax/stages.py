@@ -72,12 +72,14 @@ class Stage(NamedTuple):
         phases: the updates of a step, in order; [] trains nothing.
         batch_size: of all devices together.
         fresh: networks whose optimisers start anew with it.
+        rate: all learning rates are so many times those of the config.
     """
 
     begin: int
     phases: Sequence[Phase]
     batch_size: int
     fresh: tuple[str, ...] = ()
+    rate: float = 1.0
 
     @property
     def batches(self) -> int:

@@ -12,7 +12,7 @@ from gm_jax import parallel
 from gm_jax.data import pipeline
 from gm_jax.errors import UserError
 from gm_jax.evaluate import Measure
-from gm_jax.figures.grid import save_animation
+from gm_jax.figures.grid import save_animation, save_grid
 from gm_jax.interrupt import Interrupt
 from gm_jax.measure import During
 from gm_jax.progress import Progress, print_parameters
@@ -145,7 +145,7 @@ def loop(
                 for warning in run.task.warnings(scores, validation):
                     logging.warning("step %d: %s", step, warning)
                 if run.workdir.writes:
-                    run.task.draw_progress(trained)
+                    draw_progress(run, trained)
         signal = parallel.agree(interrupt.signal or 0)
         if step % config.checkpoint_every == 0 or step == config.steps or signal:
             with progress.paused():
@@ -156,6 +156,13 @@ def loop(
     run.checkpoints.wait()
     file.close()
     return state
+
+
+def draw_progress(run: Run, trained) -> None:
+    """Draw the task's preview at this step, if it has one."""
+    preview = run.task.preview(trained)
+    if preview is not None:
+        save_grid(run.workdir.figures / f"samples_{trained.step:07d}.png", *preview, trained.caption)
 
 
 def warn_if_changed(run: Run) -> None:

@@ -18,6 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from gm_jax.models.autoencoder import make_autoencoder
 from gm_jax.models.classifiers import make_classifier
+from gm_jax.models.cyclegan import PatchGAN, ResidualGenerator
 from gm_jax.models.gans import make_gan
 from gm_jax.models.unet import UNet
 from gm_jax.models.vae import make_vae
@@ -26,6 +27,9 @@ BATCH, CLASSES, LATENTS = 3, 5, 6
 STATE = ("batch_stats", "spectral")  # what training calls change
 STRIDED = {"width": 3, "multipliers": (2, 1), "strides": (2, 2), "kernels": (3, 4)}
 SPECTRAL = {**STRIDED, "strides": (1, 2), "slope": 0.1, "batch_norm": False, "spectral_norm": True}
+
+
+TRANSLATORS = {"residual generator": ResidualGenerator, "patchgan": PatchGAN}
 
 
 class Case(NamedTuple):
@@ -43,6 +47,9 @@ CASES = {
     "mlp": Case("classifier", "mlp", {"hidden": (6, 5)}),
     "mlp, trained": Case("classifier", "mlp", {"hidden": (6,), "batch_norm": True, "dropout": 0.3}, train=True),
     "mlp, default dropout": Case("classifier", "mlp", {"hidden": (6,)}, train=True),
+    "residual generator": Case("translator", "residual generator", {"width": 2, "blocks": 2, "channels": 3}),
+    "patchgan": Case("translator", "patchgan", {"width": 2, "layers": 3}, (32, 40, 3)),
+    "patchgan, shallow": Case("translator", "patchgan", {"width": 3, "layers": 1}, (16, 16, 1)),
     "cnn": Case("classifier", "cnn", {"features": (4, 5), "dense": 6}, (9, 12, 3), train=True),
     "cnn, dropout": Case("classifier", "cnn", {"features": (4,), "dense": 6, "dropout": 0.3}, train=True),
     "lenet": Case("classifier", "lenet", {"features": (4, 5), "dense": 6}, train=True),
@@ -163,6 +170,8 @@ def network_of(case: Case) -> nn.Module:
             return make_autoencoder(case.name, case.shape, LATENTS, **keywords)
         case "vae":
             return make_vae(case.name, case.shape, LATENTS, **keywords)
+        case "translator":
+            return TRANSLATORS[case.name](**keywords)
     return UNet(**{"classes": case.classes, **keywords})
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from benchmarks import torch_generative as peers
 from benchmarks.peers_torch import as_torch, copy_weights
 from benchmarks.torch_networks import CLASSIFIERS, UNet
+from benchmarks.torch_translation import PatchGAN, ResidualGenerator
 from tests.network_cases import CASES, CLASSES, LATENTS, Case, dropout_noise, opened, state_vector
 
 ACTIVATIONS = {"linear": lambda x: x, "relu": lambda x: np.maximum(x, 0.0), "sigmoid": expit}
@@ -25,6 +26,7 @@ CODERS = {
     "mlp": (peers.MLPEncoder, peers.MLPDecoder),
     "residual": (peers.ResidualEncoder, peers.ResidualDecoder),
 }
+TRANSLATORS = {"residual generator": ResidualGenerator, "patchgan": PatchGAN}
 UNET_DEFAULTS = {"blocks": 2, "attention": (16,), "heads": 1, "dropout": 0.0, "space_to_depth": 1}
 
 
@@ -47,6 +49,9 @@ def peer_of(case: Case) -> nn.Module:
             return peers.GANS[case.name][0](case.shape, LATENTS, **case.keywords, classes=case.classes)
         case "discriminator":
             return peers.GANS[case.name][1](case.shape, **case.keywords, classes=case.classes)
+        case "translator":
+            given = {} if case.name == "residual generator" else {"channels": case.shape[2]}
+            return TRANSLATORS[case.name](**given, **case.keywords)
     return UNet(case.shape, **{**UNET_DEFAULTS, "classes": case.classes, **case.keywords})
 
 

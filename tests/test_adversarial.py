@@ -350,8 +350,18 @@ def test_a_judge_counts_classes_beside_its_own_accuracy():
     assert results["judged_classes"]["value"] == [2, 2] and results["judged_accuracy"]["value"] == 0.75
     assert results["judge_accuracy"]["value"] == pytest.approx(2 / 3) and results["judge_accuracy"]["n"] == 3
     assert all(result["judge"] == "parity" for result in results.values())
-    with pytest.raises(UserError, match="the judge parity does not know prime"):
-        count_classes(judge, sample, real, ("even", "prime"))
+    with pytest.raises(UserError, match="the judge parity does not know even prime"):
+        count_classes(judge, sample, real, ("even", "even prime"))
+
+
+def test_of_a_class_of_several_words_all_must_hold():
+    said = [{"large", "red"}, {"large", "blue"}, {"small", "red"}]
+    judge = Judge(
+        "shapes", [("large", "small"), ("red", "blue")], lambda images: [frozenset(said[int(i)]) for i in images]
+    )
+    sample = {"images": np.array([0, 1, 2, 0]), "labels": np.array([0, 0, 1, 1])}
+    results = count_classes(judge, sample, {"images": np.array([0])}, ("large red", "small red"))
+    assert results["judged_classes"]["value"] == [2, 1] and results["judged_accuracy"]["value"] == 0.5
 
 
 def test_an_animation_has_a_frame_for_each_picture(tmp_path):

@@ -45,7 +45,7 @@ def test_a_run_begins_with_its_seed_and_each_stage_steps_with_its_own_phases(toy
     run, _ = toy
     monkeypatch.setattr(run.experiment, "initial", lambda key, fitted: jax.random.key_data(key))
     np.testing.assert_array_equal(run.experiment.init_state(), jax.random.key_data(jax.random.key(3)))
-    monkeypatch.setattr(experiment, "make_optimizers", lambda config, networks, phases=(): (networks, phases))
+    monkeypatch.setattr(experiment, "make_optimizers", lambda config, networks, phases=(), rate=1.0: (networks, phases))
     monkeypatch.setattr(experiment, "make_train_step", lambda *given: given)
     for stage, names in enumerate((["cycle"], ["cycle", "pool"])):
         phases, optimizers, decays, seed = run.experiment.train_step(stage)

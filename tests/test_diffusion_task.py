@@ -1,5 +1,6 @@
 """The diffusion task with a toy network: loss, bound, guidance, samples and figures against NumPy."""
 
+import functools
 import itertools
 
 import flax.linen as nn
@@ -11,10 +12,11 @@ from scipy.stats import norm
 
 from gm_jax import random
 from gm_jax.errors import UserError
+from gm_jax.samplers.processes import Level
 from gm_jax.state import Variables
-from gm_jax.tasks import DataSpec, diffusion, make_task
+from gm_jax.tasks import DataSpec, diffusion_figures, make_task
 from gm_jax.tasks import task as task_module
-from gm_jax.tasks.diffusion import sampling_plan
+from gm_jax.tasks.diffusion_settings import make_process
 from gm_jax.tasks.task import take
 from tests.tiny import shrunk
 from tests.toys import (
@@ -80,7 +82,7 @@ def column(values, t):
 
 def predict(task, params, x0, t, epsilon, label, dropped=0.0):
     """The loss per example and the prediction of x_0."""
-    signal, noise = column(task.schedule.signal, t), column(task.schedule.noise, t)
+    signal, noise = column(task.process.schedule.signal, t), column(task.process.schedule.noise, t)
     x_t = signal * x0 + noise * epsilon
     out = output(params, x_t, t, label, dropped)
     weight = {"image": 1.0, "noise": (signal / noise) ** 2, "velocity": ((signal**2 + noise**2) / noise) ** 2}
@@ -144,33 +146,32 @@ def bits_of_pixels(x, mean, scale):
     return -np.log2(norm.cdf(upper) - norm.cdf(lower))
 
 
-def test_evaluation_is_the_bound_with_a_step_for_each_bin():
+def test_evaluation_is_the_bound_with_a_level_for_each_bin():
     """A bin of n steps counts n times; L_0 and L_T stand beside them; predictions are clipped as the sampler does."""
     task, variables = make(diffusion__schedule="linear")
     batch, params = batch_of(6), variables.params["denoiser"]
-    edges = np.round(np.linspace(1, T, 11)).astype(int)
-    assert set(np.diff(edges)) == {1, 2}
 
     def measure(variables, batch, keys):
-        def of_bin(high):
-            own = random.fold_in(keys, high)
+        def of_bin(number):
+            own = random.fold_in(keys, number)
             return random.uniform(random.fold_in(own, 0)), random.normal(random.fold_in(own, 1), (PIXELS,))
 
-        first = random.normal(random.fold_in(keys, 1), (PIXELS,))
-        return task.evaluate(variables, batch, keys), first, jax.vmap(of_bin)(jnp.asarray(edges[1:]))
+        first = random.normal(random.fold_in(keys, 10), (PIXELS,))
+        return task.evaluate(variables, batch, keys), first, jax.vmap(of_bin)(jnp.arange(10))
 
     keys = random.example_keys(KEY, batch["position"])
     values, first, (u, epsilon) = run(measure, variables, batch, keys)
     x0, label = flat(batch), batch["label"]
-    _, signal, noise = (np.asarray(column, np.float64) for column in task.schedule)
+    _, signal, noise = task.process.schedule
     snr = (signal[1:] / noise[1:]) ** 2
     losses, chain = [], 0.0
-    for i, (low, high) in enumerate(itertools.pairwise(edges)):
-        t = low + 1 + np.floor(u[i] * (high - low)).astype(int)
+    for i in range(10):  # two steps each
+        t = 1 + 2 * i + np.floor(2 * u[i]).astype(int)
         error, x0_hat = predict(task, params, x0, t, epsilon[i], label)
         losses.append(error)
         squared = np.mean((x0 - np.clip(x0_hat, -1, 1)) ** 2, 1)
-        chain = chain + (high - low) * (snr[t - 2] - snr[t - 1]) / 2 * squared / np.log(2)
+        gain = np.where(t == 1, 0.0, (snr[t - 2] - snr[t - 1]) / 2)
+        chain = chain + 2 * gain * squared / np.log(2)
     one = np.ones(6, int)
     x0_hat = np.clip(predict(task, params, x0, one, first, label)[1], -1, 1)
     scale = np.sqrt((noise[2] ** 2 - (signal[2] / signal[1] * noise[1]) ** 2) * noise[1] ** 2 / noise[2] ** 2)
@@ -187,14 +188,22 @@ def test_evaluation_is_the_bound_with_a_step_for_each_bin():
         "bits_per_dimension": sum(parts.values()),
         **parts,
     }
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=5e-3), values, expected)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), values, expected)
+
+
+@pytest.mark.parametrize("changes", [{"objective": "image"}, {"objective": "min_snr"}, {"diffusion__schedule": "flow"}])
+def test_a_model_that_its_objective_does_not_bound_has_no_bits(changes):
+    task, variables = make(**changes)
+    batch = batch_of(4)
+    keys = random.example_keys(KEY, batch["position"])
+    assert set(jax.eval_shape(task.evaluate, variables, batch, keys)) == {"loss", "loss_by_timestep"}
 
 
 def denoised(task, params, x_t, t, label):
     """x_0 in NumPy, with guidance where there are labels."""
 
     def x0(label):
-        signal, noise = column(task.schedule.signal, t), column(task.schedule.noise, t)
+        signal, noise = column(task.process.schedule.signal, t), column(task.process.schedule.noise, t)
         return (x_t - noise * output(params, x_t, t, label)) / signal
 
     if "shift" not in params:
@@ -207,25 +216,39 @@ def denoised(task, params, x_t, t, label):
 def test_guidance_runs_from_unconditional_over_conditional_onwards(guidance):
     task, variables = make(sampling__guidance=guidance)
     x_t, t, label = weights(3, PIXELS), np.array([1, 9, 20]), np.arange(3)
-    found = jax.jit(task.denoise)(variables.params, label, x_t.reshape(3, *SHAPE), t)
-    close(found.reshape(3, PIXELS), denoised(task, variables.params["denoiser"], x_t, t, label))
+    for number in t:
+        level = jax.tree.map(jnp.float32, task.process.at_step(number))
+        found = jax.jit(task.denoise)(variables.params, label, x_t.reshape(3, *SHAPE), level)
+        expected = denoised(task, variables.params["denoiser"], x_t, np.full(3, number), label)
+        close(found.reshape(3, PIXELS), expected)
+
+
+def test_outside_of_its_interval_guidance_asks_the_conditional_model_alone():
+    interval = {"sampling__guidance": 2.5, "sampling__guidance_interval": (0.5, 2.0)}
+    (task, variables), (plain, _) = make(**interval), make(sampling__guidance=1.0)
+    (full, _), x, label = make(sampling__guidance=2.5), weights(3, *SHAPE), np.arange(3)
+    for ratio, same in ((0.5, plain), (0.51, full), (2.0, full), (2.01, plain)):
+        level = Level(*(jnp.float32(column) for column in (0.5, 0.5 * ratio, 7.0)))
+        found = jax.jit(task.denoise)(variables.params, label, x, level)
+        close(found, jax.jit(same.denoise)(variables.params, label, x, level))
+    assert task.describe_samples()[-1] == "guidance 2.5 at noise 0.5 to 2 of the signal"
 
 
 def reverse(task, params, seed, label, eta):
     """All states of the chain in NumPy, and x_0 at each but the last (Song et al. 2021, eq. (12))."""
     keys = random.example_keys(jax.random.key(seed), jnp.arange(len(label)))
-    _, signal, noise = (np.asarray(column, np.float64) for column in task.schedule)
+    _, signal, noise = task.process.schedule
     steps = np.round(np.linspace(T, 0, task.sampling_steps + 1)).astype(int)
     x = np.asarray(random.normal(random.fold_in(random.fold_in(keys, 0), 0), (PIXELS,)), np.float64)
     x = x * np.sqrt(signal[-1] ** 2 + noise[-1] ** 2)
-    states = [x]
-    for t, s in itertools.pairwise(steps):
+    states = [x / np.hypot(signal[-1], noise[-1])]
+    for number, (t, s) in enumerate(itertools.pairwise(steps)):
         x0 = np.clip(denoised(task, params, x, np.full(len(x), t), label), -1, 1)
         epsilon = (x - signal[t] * x0) / noise[t]
         c = eta * noise[s] / noise[t] * np.sqrt(noise[t] ** 2 - (signal[t] / signal[s] * noise[s]) ** 2)
-        z = np.asarray(random.normal(random.fold_in(random.fold_in(keys, 1), t), (PIXELS,)))
+        z = np.asarray(random.normal(random.fold_in(random.fold_in(keys, 1), number), (PIXELS,)))
         x = signal[s] * x0 + np.sqrt(noise[s] ** 2 - c**2) * epsilon + c * z
-        states.append(x)
+        states.append(x / np.hypot(signal[s], noise[s]))  # as figures show it
     return np.stack(states, 1)
 
 
@@ -243,22 +266,22 @@ def test_samples_and_figures_are_the_reverse_process(tmp_path, monkeypatch):
     assert drawn.keys() == {"images", "labels"} and expected.std() > 10
     same_pictures(drawn["images"], expected[:, -1])
     np.testing.assert_array_equal(drawn["labels"], turns)
-    with_chain = task.sample(state.variables, 8, 3, task.generate_chain)
+    with_chain = task.sample(state.variables, 8, 3, functools.partial(diffusion_figures.generate_chain, task))
     same_pictures(with_chain["chain"], expected)
     np.testing.assert_array_equal(with_chain["chain"][:, -1], with_chain["images"])
     np.testing.assert_array_equal(with_chain["labels"], turns)
 
-    seen = record(monkeypatch, diffusion, "save_strips", "save_curves")
+    seen = record(monkeypatch, diffusion_figures, "save_strips", "save_curves")
     grids = record(monkeypatch, task_module, "save_grid")
     for figure in task.figures().values():
         figure(state)
     np.testing.assert_array_equal(grids["samples.png"][0], drawn["images"][:4])
     assert grids["samples.png"][1] == 8 and seen["loss.png"][:2] == (state.workdir.metrics, ["loss"])
     same_pictures(seen["reverse_chain.png"][0], expected)
-    x0, steps = flat(take(data, 8)), np.round(np.linspace(0, T, 11)).astype(int)
+    x0, steps = flat(take(data, 8)), np.round(np.linspace(T, 0, 11)).astype(int)[::-1]
     epsilon = np.asarray(random.normal(random.example_keys(jax.random.key(3), jnp.arange(8)), (PIXELS,)))
-    signal, noise = column(task.schedule.signal, steps), column(task.schedule.noise, steps)
-    forward = signal * x0[:, None] + noise * epsilon[:, None]
+    signal, noise = column(task.process.schedule.signal, steps), column(task.process.schedule.noise, steps)
+    forward = (signal * x0[:, None] + noise * epsilon[:, None]) / np.hypot(signal, noise)
     same_pictures(np.asarray(seen["forward_chain.png"][0]), to_pictures(forward))
 
 
@@ -278,18 +301,37 @@ def test_samples_with_noise_in_every_step(names, eta, label, changes):
 
 
 @pytest.mark.parametrize(
-    ("sampler", "steps", "eta", "most", "plan"),
+    ("changes", "steps", "evaluations", "noisy"),
     [
-        ("ddim", None, 0.0, 1000, (50, 0.0)),
-        ("ddim", None, 1.0, 20, (20, 1.0)),
-        ("ddim", 7, 0.5, 20, (7, 0.5)),
-        ("ancestral", None, 0.5, 1000, (1000, 1.0)),
-        ("ancestral", 7, 0.0, 1000, (7, 1.0)),
+        ({}, 20, 20, False),  # of 50, there are 20
+        ({"timesteps": 200}, 50, 50, False),
+        ({"timesteps": 200, "sampling__sampler": "ancestral", "sampling__eta": 0.0}, 200, 200, True),
+        ({"sampling__eta": 1.0, "sampling__steps": 7}, 7, 7, True),
+        ({"sampling__sampler": "dpm_solver", "sampling__steps": 7}, 7, 7, False),
+        ({"sampling__sampler": "heun", "sampling__steps": 7}, 7, 13, False),
+        ({"sampling__sampler": "heun", "sampling__steps": 7, "sampling__churn": 1.0}, 7, 13, True),
+        ({"diffusion__schedule": "flow"}, 50, 50, False),
     ],
 )
-def test_steps_and_eta_of_the_samplers(sampler, steps, eta, most, plan):
-    sampling = shrunk("ddpm_mnist", sampling__sampler=sampler, sampling__steps=steps, sampling__eta=eta).sampling
-    assert sampling_plan(sampling, most) == plan
+def test_plans_of_the_samplers(changes, steps, evaluations, noisy):
+    task, _ = make(**{"sampling__steps": None, **changes})
+    assert task.sampling_steps == steps and len(task.plan.base) == evaluations
+    assert (task.plan.noise.max() > 0) == noisy
+
+
+def test_spacing_of_the_plan():
+    even, _ = make(sampling__steps=5)
+    np.testing.assert_array_equal(even.plan.level.time, [20, 16, 12, 8, 4])
+    karras, _ = make(sampling__steps=5, sampling__spacing="karras", sampling__rho=3.0)
+    ratio = karras.plan.level.noise / karras.plan.level.signal
+    low, high = karras.process.ratios
+    np.testing.assert_allclose(ratio ** (1 / 3), np.linspace(high ** (1 / 3), low ** (1 / 3), 5))
+
+
+@pytest.mark.parametrize(("schedule", "ratio"), [("edm", 0.301), ("flow", 1.0)])
+def test_processes_without_steps_are_found_by_name(schedule, ratio):
+    level = make_process(shrunk("ddpm_mnist", diffusion__schedule=schedule).diffusion).draw(jnp.float32(0.5))
+    assert float(level.noise / level.signal) == pytest.approx(ratio, rel=1e-2)
 
 
 @pytest.mark.parametrize(
@@ -298,7 +340,7 @@ def test_steps_and_eta_of_the_samplers(sampler, steps, eta, most, plan):
         ({"sampling__label": 3}, (), r"sampling.label=3 is not one of the 0 classes"),
         ({"sampling__label": 3}, NAMES, r"sampling.label=3 is not one of the 3 classes"),
         ({"sampling__label": -1}, NAMES, r"sampling.label=-1 is not one of the 3 classes"),
-        ({"sampling__sampler": "dimm"}, NAMES, r"is not one of ddim, ancestral \(did you mean 'ddim'\?\)"),
+        ({"sampling__sampler": "dimm"}, NAMES, r"is not one of ddim, .* \(did you mean 'ddim'\?\)"),
         ({"sampling__eta": 1.1}, NAMES, r"sampling.eta=1.1 is not in \[0, 1\]"),
         ({"sampling__eta": -0.1}, NAMES, r"sampling.eta=-0.1 is not in \[0, 1\]"),
         ({"sampling__steps": 21}, NAMES, r"between 1 and 20 steps, not 21"),
@@ -325,6 +367,40 @@ def test_the_network_knows_each_class_and_none_and_data_without_labels_have_no_c
     task = toy_task("ddpm_mnist", sampling__label=0)
     params = jax.eval_shape(task.init, KEY)["denoiser"]["params"]
     assert task.classes == 3 and params["label"]["embedding"].shape[0] == 4
+
+
+ATTRIBUTES = {"size": ("small", "large"), "shape": ("circle", "square", "triangle")}
+
+
+def attribute_task(**changes):
+    changes = {"diffusion__attributes": ("size", "shape"), **changes}
+    return make_task(shrunk("ddpm_mnist", **changes), DataSpec(SHAPE, NAMES, ATTRIBUTES))
+
+
+def test_combinations_of_attributes_are_classes_that_words_ask_for():
+    task = attribute_task(sampling__words="square small")
+    assert task.classes == 6 and task.class_names[1] == "small square" and task.asked() == 1
+    batch = {"size": np.array([0, 1, 1]), "shape": np.array([2, 0, 1]), "label": np.array([9, 9, 9])}
+    np.testing.assert_array_equal(task.classes_of(batch), [2, 3, 4])
+    assert attribute_task().asked() is None and attribute_task(sampling__label=5).asked() == 5
+    assert attribute_task(diffusion__conditional=False).classes == 0
+    with pytest.raises(UserError, match=r"sampling.words='blue' are those of no class; there are: small circle, "):
+        attribute_task(sampling__words="blue")
+    with pytest.raises(UserError, match=r"the data have no 'sise' \(did you mean 'size'\?\): size, shape"):
+        attribute_task(diffusion__attributes=("sise",))
+
+
+def test_the_loss_and_the_samples_see_the_combinations():
+    task = attribute_task(sampling__words="large circle", diffusion__label_dropout=0.0)
+    seen = []
+    task.predict = lambda params, x0, level, noise, label, dropout=None: seen.append(label) or (jnp.zeros(len(x0)), x0)
+    batch = batch_of(4) | {"size": np.array([0, 1, 1, 0]), "shape": np.array([2, 0, 1, 1])}
+    with jax.disable_jit():
+        task.loss(Variables({}, {}, {}), batch, at_step(KEY))
+        task.validate(Variables({}, {}, {}), batch, random.example_keys(KEY, batch["position"]))
+    np.testing.assert_array_equal(seen, [[2, 3, 4, 1]] * 2)
+    task.generate = lambda variables, batch, keys: {"images": batch["label"]}
+    np.testing.assert_array_equal(task.sample(Variables({}, {}, {}), 5, 0)["images"], [3] * 5)
 
 
 def test_the_bound_says_what_it_is_measured_in():

@@ -169,7 +169,7 @@ def fakes(n=30, real=25, training=60, classes=3):
     run = SimpleNamespace(
         config=config,
         training=lambda: training,
-        spec=DataSpec((4, 4, 1), ("a", "b", "c")),
+        task=SimpleNamespace(class_names=("a", "b", "c"), classes_of=lambda batch: batch["label"]),
     )
     trained = SimpleNamespace(examples=lambda n: {k: x[: n and 25] for k, x in held_out.items()})
     return run, trained, samples, held_out, training
@@ -292,7 +292,7 @@ def test_a_chain_that_ends_before_the_prior_is_refused(changes, left):
     keys["diffusion__beta_end"] = (
         0.2 if changes["timesteps"] == 100 else 4.0 if changes["schedule"] == "exploding" else 0.7
     )
-    schedule = make_task(shrunk("ddpm_mnist:paper", **keys), spec).schedule
+    schedule = make_task(shrunk("ddpm_mnist:paper", **keys), spec).process.schedule
     assert schedule.betas[-1] == pytest.approx(keys["diffusion__beta_end"])
     assert schedule.betas[1] == pytest.approx(changes.get("beta_start", 1e-4))
 

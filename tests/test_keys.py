@@ -61,8 +61,15 @@ SHOWN_BY = {
     "sampling.batch_size": "test_baselines::test_same_seed_same_samples_whatever_the_chunk",
     "sampling.label": "test_gan::test_a_sample_is_a_function_of_seed_number_and_label",
     "sampling.arithmetic": "test_gan::test_figures_of_arithmetic_and_training",
-    "sampling.sampler": "test_diffusion_task::test_steps_and_eta_of_the_samplers",
-    "sampling.steps": "test_diffusion_task::test_steps_and_eta_of_the_samplers",
+    "sampling.sampler": "test_diffusion_task::test_plans_of_the_samplers",
+    "sampling.steps": "test_diffusion_task::test_plans_of_the_samplers",
+    "sampling.words": "test_diffusion_task::test_combinations_of_attributes_are_classes_that_words_ask_for",
+    "sampling.spacing": "test_diffusion_task::test_spacing_of_the_plan",
+    "sampling.rho": "test_diffusion_task::test_spacing_of_the_plan",
+    "sampling.churn": "test_diffusion_task::test_plans_of_the_samplers",
+    "sampling.guidance_interval": (
+        "test_diffusion_task::test_outside_of_its_interval_guidance_asks_the_conditional_model_alone"
+    ),
     "sampling.eta": "test_diffusion_task::test_samples_with_noise_in_every_step",
     "sampling.guidance": "test_diffusion_task::test_guidance_runs_from_unconditional_over_conditional_onwards",
     "optim.name": OPTIM,
@@ -112,13 +119,14 @@ SHOWN_BY = {
     "gan.r1_every": "test_gan_phases::test_r1_is_of_real_images_and_stronger_the_rarer",
     "gan.collapse_alarm": "test_gan::test_collapse_is_warned_of",
     "diffusion.timesteps": DIFFUSION,
-    "diffusion.schedule": "test_diffusion_math::test_schedules_are_found_by_name_and_mistakes_are_named",
+    "diffusion.schedule": "test_samplers::test_schedules_are_found_by_name_and_mistakes_are_named",
     "diffusion.beta_start": "test_evaluate::test_a_chain_that_ends_before_the_prior_is_refused",
     "diffusion.beta_end": "test_evaluate::test_a_chain_that_ends_before_the_prior_is_refused",
     "diffusion.prediction": DIFFUSION,
     "diffusion.objective": DIFFUSION,
     "diffusion.conditional": DIFFUSION,
     "diffusion.label_dropout": DIFFUSION,
+    "diffusion.attributes": "test_diffusion_task::test_combinations_of_attributes_are_classes_that_words_ask_for",
 }
 
 

@@ -27,7 +27,16 @@ from gm_jax.models.gans import GANS
 from gm_jax.models.keywords import accepted
 from gm_jax.models.unet import UNet
 from gm_jax.random import example_keys
-from tests.network_cases import CASES, computed, fingerprint, network_of, noted_initialisers, opened, uniform
+from tests.network_cases import (
+    CASES,
+    TRANSLATORS,
+    computed,
+    fingerprint,
+    network_of,
+    noted_initialisers,
+    opened,
+    uniform,
+)
 from tests.store_networks import FILE
 
 STORED = json.loads(FILE.read_text())
@@ -61,6 +70,7 @@ def test_every_network_is_compared_with_every_keyword_that_it_has():
     classifiers = {name: [module] for name, module in CLASSIFIERS.items()}
     tables = {"classifier": classifiers, "generator": generators, "discriminator": discriminators}
     tables |= {"autoencoder vae": CODERS, "unet": {"": [UNet]}}
+    tables |= {"translator": {name: [module] for name, module in TRANSLATORS.items()}}
     for kinds, table in tables.items():
         for name, modules in table.items():
             cases = [case for case in CASES.values() if case.kind in kinds and case.name == name]
@@ -87,6 +97,8 @@ INITIAL = {  # what differs, by the beginning of a case's name; later ones go be
     "speednet": {r"(stem|block.*)/kernel": None},  # tested below
     "resnet": RESIDUAL,
     "dcgan": DCGAN,
+    "residual generator": {r".*/kernel": SMALL},
+    "patchgan": {r".*/kernel": SMALL},
     "dcgan discriminator, dense": {r".*/kernel": HE},  # without norms
     "sngan": DCGAN,
     "autoencoder residual": {r".*/out./kernel": "0"},

@@ -122,7 +122,7 @@ def test_a_network_may_have_settings_of_its_own():
     twice = jax.tree.map(lambda g: 2 * g, GRADS[0])
     assert_close(ours(GRADS[:1], config, "generator"), sgd([twice], 0.0))
     assert_close(ours(GRADS[:1], config, "discriminator"), sgd(GRADS[:1], 0.0))
-    assert ema_decays(config, ["generator", "discriminator"]) == {"generator": 0.5, "discriminator": 0.9}
+    assert ema_decays(config, ["generator", "discriminator"], 8) == {"generator": 0.5, "discriminator": 0.9}
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_a_decay_of_the_average_is_below_one(decay):
     config = gan_config()
     config.optim.ema_decay = config.optim.generator.ema_decay = 0.0
     check_config(config, ranges("gan"))
-    assert ema_decays(config, ["generator"]) == {"generator": 0.0}
+    assert ema_decays(config, ["generator"], 8) == {"generator": 0.0}
     for group, name in ((config.optim, "optim"), (config.optim.generator, "optim.generator")):
         group.ema_decay = decay
         with pytest.raises(UserError, match=rf"^{name}.ema_decay={decay} is not in \[0, 1\)"):

@@ -123,6 +123,8 @@ def shrinking(config: ConfigDict, changes: dict) -> dict:
     by_model = {**BY_MODEL.get(config.model.get("name"), {}), **BY_DATASET.get(config.dataset.name, {})}
     if config.task == "diffusion" and config.diffusion.schedule == "linear":
         by_model["diffusion.beta_end"] = 0.5  # so that 20 steps end in noise
+    if config.task == "diffusion" and config.diffusion.attributes:
+        by_model |= SMALL_SHAPES
     changes = {key.replace("__", "."): value for key, value in changes.items()}
     return {**EVERY_CONFIG, **BY_TASK[config.task], **by_model, **changes}
 

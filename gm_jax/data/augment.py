@@ -31,17 +31,14 @@ def crop(images: jax.Array, keys: jax.Array, padding: int) -> jax.Array:
     return images[jnp.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-def enlarge(images: jax.Array, keys: jax.Array, size: int) -> jax.Array:
-    """Resize uint8 images to a height of `size` pixels, bicubically, and crop them at random to what they were."""
-    batch, height, width, channels = images.shape
-    shape = (batch, size, round(width * size / height), channels)
-    large = jnp.clip(jnp.round(jax.image.resize(images.astype(jnp.float32), shape, "cubic")), 0, 255)
-    above, left = (
-        random.randint(random.fold_in(keys, axis), (), 0, shape[1 + axis] - n + 1)
-        for axis, n in enumerate((height, width))
+def window(images: jax.Array, keys: jax.Array, side: int) -> jax.Array:
+    """Cut a random square of `side` pixels out of each image: [B, side, side, C]."""
+    _, height, width, _ = images.shape
+    rows, columns = (
+        random.randint(random.fold_in(keys, axis), (1,), 0, whole - side + 1) + jnp.arange(side)
+        for axis, whole in enumerate((height, width))
     )
-    cut = jax.vmap(lambda x, i, j: jax.lax.dynamic_slice(x, (i, j, 0), (height, width, channels)))
-    return cut(large, above, left).astype(images.dtype)
+    return images[jnp.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 def _reflected(places: jax.Array, size: int) -> jax.Array:

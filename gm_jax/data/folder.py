@@ -55,7 +55,7 @@ def load(folder: str | os.PathLike, requested: str, image_size: int | None) -> D
 
         def fill(images: np.ndarray):
             def decode(i: int) -> None:
-                images[i] = _open(root / paths[i], lambda picture: to_array(picture, image_shape[2], image_size))
+                images[i] = open_picture(root / paths[i], lambda picture: to_array(picture, image_shape[2], image_size))
 
             _in_threads(decode, range(len(paths)))
             numbers = {label: number for number, label in enumerate(label_names)}
@@ -76,6 +76,19 @@ def load(folder: str | os.PathLike, requested: str, image_size: int | None) -> D
         sizes={name: len(paths) for name, paths in splits.items()},
         read=read,
     )
+
+
+def read_images(path: str | os.PathLike, channels: int, size: int) -> tuple[list[str], np.ndarray]:
+    """Return the names of one image, or of all in a folder, and the images uint8 [n, size, size, channels].
+
+    Each is cropped to its central square and resized. Raises UserError if there is none, or if one cannot be read.
+    """
+    root = Path(path)
+    files = [root] if root.is_file() else [root / name for name in list_images(root)]
+    if not files:
+        raise UserError(f"{root} is no image, nor a folder of images ({', '.join(SUFFIXES)})")
+    pictures = _in_threads(lambda file: open_picture(file, lambda picture: to_array(picture, channels, size)), files)
+    return [file.stem for file in files], np.stack(pictures)
 
 
 def list_images(root: Path) -> list[str]:
@@ -172,7 +185,7 @@ def _probe(root: Path, files: list[str], image_size: int | None) -> tuple[int, i
         turned = picture.getexif().get(0x0112) in (5, 6, 7, 8)  # EXIF orientations that swap width and height
         return picture.size[::-1] if turned else picture.size, is_grey(picture)
 
-    headers = _in_threads(lambda file: _open(root / file, header, decode=False), files)
+    headers = _in_threads(lambda file: open_picture(root / file, header, decode=False), files)
     channels = 1 if all(grey for _, grey in headers) else 3
     if image_size is not None:
         return image_size, image_size, channels
@@ -184,7 +197,7 @@ def _probe(root: Path, files: list[str], image_size: int | None) -> tuple[int, i
     return first[1], first[0], channels
 
 
-def _open(path: Path, use: Callable, decode: bool = True):
+def open_picture(path: Path, use: Callable, decode: bool = True):
     """Return `use(picture)` of an image file, turned upright if decoded; UserError naming a file that fails."""
     from PIL import Image, ImageOps
 

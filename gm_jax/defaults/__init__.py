@@ -7,6 +7,7 @@ from gm_jax.defaults.classifier import CIFAR10, MNIST, classifier_config
 from gm_jax.defaults.cyclegan import cyclegan_config
 from gm_jax.defaults.diffusion import diffusion_config
 from gm_jax.defaults.gan import SMALL_DCGAN, TUTORIAL_DCGAN, gan_config
+from gm_jax.defaults.stylegan import stylegan_config
 from gm_jax.defaults.vae import vae_config
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "diffusion_config",
     "gan_config",
     "set_epochs",
+    "stylegan_config",
     "vae_config",
 ]

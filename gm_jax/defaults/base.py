@@ -16,8 +16,8 @@ RANGES = {  # intervals, or the values to choose from; the keys of `optim` hold 
     "optim.learning_rate": "[0, inf)",
     "optim.warmup_steps": "[0, inf)",
     "optim.decay": ("constant", "cosine", "linear"),
-    "optim.hold_steps": "[0, inf)",
     "optim.decay_steps": "[1, inf)",
+    "optim.hold_steps": "[0, inf)",
     "optim.beta1": "[0, 1)",
     "optim.beta2": "[0, 1)",
     "optim.epsilon": "[0, inf)",
@@ -69,8 +69,8 @@ def base_config(task: str) -> ConfigDict:
     config.optim.learning_rate = 1e-3
     config.optim.warmup_steps = 0
     config.optim.decay = "constant"  # or cosine, linear: from the peak to 0 at decay_steps
-    config.optim.hold_steps = 0  # stay at the peak up to this step, and decay only then
     config.optim.decay_steps = placeholder(int)
+    config.optim.hold_steps = 0  # before which the decay does not begin
     config.optim.beta1 = 0.9  # of sgd: the momentum
     config.optim.beta2 = 0.999
     config.optim.epsilon = 1e-8

@@ -1,4 +1,4 @@
-"""What every CycleGAN starts from, the ranges of its keys, and its further mode."""
+"""What every CycleGAN starts from, its mode, and the ranges of its keys."""
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
@@ -7,38 +7,50 @@ from gm_jax.defaults.base import base_config
 
 MODES = ("translate",)
 RANGES = {
-    "model.name": ("cyclegan",),
-    "cyclegan.loss": ("least_squares", "cross_entropy"),
-    "cyclegan.cycle_weight": "[0, inf)",
-    "cyclegan.identity_weight": "[0, inf)",
-    "cyclegan.pool": "[1, inf)",
-    "augment.enlarge": "[1, inf)",
+    "cyclegan.loss": ("least_squares", "non_saturating"),
+    "cyclegan.cycle": "[0, inf)",
+    "cyclegan.identity": "[0, inf)",
+    "cyclegan.pool": "[0, inf)",
+    "cyclegan.crop": "[8, inf)",
     "translate.direction": ("ab", "ba"),
 }
 
 
 def cyclegan_config() -> ConfigDict:
-    """Return what every CycleGAN starts from: the paper's networks, losses and optimisers."""
+    """Return what every CycleGAN starts from: the paper's networks and settings (Zhu et al. 2017)."""
     config = base_config("cyclegan")
-    config.model.name = "cyclegan"
-    config.model.generator = ConfigDict()
-    config.model.discriminator = ConfigDict()
-    config.cyclegan = ConfigDict()
-    config.cyclegan.classes = ()  # the classes that are a and b; (): the splits trainA and trainB, testA and testB
-    config.cyclegan.loss = "least_squares"  # or cross_entropy
-    config.cyclegan.cycle_weight = 10.0  # lambda, both ways
-    config.cyclegan.identity_weight = 0.5  # of the identity loss, in units of cycle_weight
-    config.cyclegan.pool = 50  # translated images of each kind from which the discriminators are shown some
-    config.augment = ConfigDict()
-    config.augment.flip = True
-    config.augment.enlarge = placeholder(int)  # resize to so many pixels, then crop at random to what it was
     config.batch_size = 1
+    config.domains = ConfigDict()
+    for name in "ab":
+        config.domains[name] = ConfigDict()
+        config.domains[name].split = "train"  # that is trained on ...
+        config.domains[name].test = "test"  # ... and that is translated in evaluations and figures
+        config.domains[name].attribute = placeholder(str)  # only examples with this attribute (or "label") ...
+        config.domains[name].value = placeholder(str)  # ... of this value; None: all
+
+    config.model.generator = ConfigDict({"width": 64, "blocks": 9})
+    config.model.discriminator = ConfigDict({"width": 64, "layers": 3})
+    config.cyclegan = ConfigDict()
+    config.cyclegan.loss = "least_squares"  # or non_saturating: cross-entropy
+    config.cyclegan.cycle = 10.0  # weight lambda of what does not come back
+    config.cyclegan.identity = 0.5  # of lambda: weight of what changes in images that are of the domain already
+    config.cyclegan.pool = 50  # past translations of a domain that its discriminator is shown
+    config.cyclegan.crop = placeholder(int)  # pixels a side of a random part that is trained on; None: all
+    config.cyclegan.flip = True  # mirror at random
+
     config.optim.learning_rate = 2e-4
     config.optim.beta1 = 0.5
-    config.dataset.validation = 100
-    config.sampling.n = 8  # test images in figures
+    config.optim.decay = "linear"
+    for network in ("ab", "ba", "a", "b"):
+        config.optim[network] = ConfigDict()
+        config.optim[network].learning_rate = placeholder(float)  # None: optim.learning_rate
+        config.optim[network].ema_decay = placeholder(float)
+    config.evaluation.n = 500
+    config.evaluation.samples = 0
+    config.sampling.n = 8  # images of each domain in figures
+
     config.translate = ConfigDict()
-    config.translate.input = placeholder(str)  # a folder of images
-    config.translate.direction = "ab"  # or ba
-    config.translate.output = placeholder(str)  # None: a folder in the workdir
+    config.translate.input = placeholder(str)  # a folder of images, for mode translate
+    config.translate.output = placeholder(str)  # None: `translated` in the workdir
+    config.translate.direction = "ab"
     return config

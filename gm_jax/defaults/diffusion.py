@@ -7,15 +7,18 @@ from gm_jax.defaults.base import base_config
 
 RANGES = {
     "diffusion.timesteps": "[1, inf)",
-    "diffusion.schedule": ("cosine", "linear", "exploding"),
+    "diffusion.schedule": ("cosine", "linear", "sigmoid", "exploding", "edm", "flow"),
     "diffusion.beta_start": "(0, inf)",
     "diffusion.beta_end": "(0, inf)",
-    "diffusion.prediction": ("noise", "velocity", "image"),
-    "diffusion.objective": ("noise", "velocity", "image"),
+    "diffusion.prediction": ("noise", "velocity", "image", "edm", "flow"),
+    "diffusion.objective": ("noise", "velocity", "image", "edm", "flow", "min_snr"),
     "diffusion.label_dropout": "[0, 1]",
-    "sampling.sampler": ("ddim", "ancestral"),
+    "sampling.sampler": ("ddim", "ancestral", "dpm_solver", "heun"),
     "sampling.steps": "[1, inf)",
+    "sampling.spacing": ("time", "karras"),
+    "sampling.rho": "[1, inf)",
     "sampling.eta": "[0, 1]",
+    "sampling.churn": "[0, inf)",
 }
 
 
@@ -33,17 +36,25 @@ def diffusion_config() -> ConfigDict:
 
     config.diffusion = ConfigDict()
     config.diffusion.timesteps = 1000
-    config.diffusion.schedule = "linear"  # betas that grow in equal steps ... (or cosine, exploding)
+    config.diffusion.schedule = (
+        "linear"  # betas that grow in equal steps ... (or cosine, sigmoid, exploding, edm, flow)
+    )
     config.diffusion.beta_start = placeholder(float)  # ... from here (None: 1e-4) ...
     config.diffusion.beta_end = placeholder(float)  # ... to here (None: 0.02; exploding: 0.04)
-    config.diffusion.prediction = "noise"  # what the network says, and ...
-    config.diffusion.objective = "noise"  # ... whose squared error is minimised: noise (eq. (4)), velocity or image
+    config.diffusion.prediction = "noise"  # what the network says: noise, velocity, image, edm, flow, and ...
+    config.diffusion.objective = "noise"  # ... whose squared error is minimised (noise: eq. (4)), or min_snr
     config.diffusion.conditional = False  # True: see labels, if the data have any
+    config.diffusion.attributes = ()  # of the data: their combinations are the classes, in the labels' place
     config.diffusion.label_dropout = 0.1  # share of labels that training hides, for guidance
 
-    config.sampling.sampler = "ddim"  # or ancestral
-    config.sampling.steps = placeholder(int)  # None: 50 for ddim, all for ancestral
+    config.sampling.sampler = "ddim"  # or ancestral, dpm_solver, heun
+    config.sampling.steps = placeholder(int)  # None: all of a chain for ancestral, 50 for the others
+    config.sampling.spacing = "time"  # steps even in the network's time, or karras: in a root of the noise's ratio
+    config.sampling.rho = 7.0  # which root
     config.sampling.eta = 0.0  # of ddim: 0 adds no noise, 1 is ancestral sampling in few steps
+    config.sampling.churn = 0.0  # of heun: noise that is added on the way
     config.sampling.guidance = 1.0  # 1: the plain conditional model, 0: the unconditional one
+    config.sampling.guidance_interval = ()  # ratios of noise to signal between which it guides; (): at all
     config.sampling.label = placeholder(int)  # None: all classes in turn
+    config.sampling.words = placeholder(str)  # the class by its name, such as "small red circle"
     return config

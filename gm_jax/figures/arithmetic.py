@@ -2,7 +2,8 @@
 
 An expression joins terms with + and - between spaces. A term is either sample numbers, chosen by hand: "3,17,42", or
 words that a judge must find on a sample: "red circle"; its class "7" cannot be asked for, since 7 is a number. The
-latent of a term is the mean of those of its samples, which in a row are alike in what no term names.
+latent of a term is the mean of those of its samples, which in a row are alike in what no term names. A third kind of
+term is a file with the latent of a real image: "me.npz".
 """
 
 import collections
@@ -15,8 +16,10 @@ import numpy as np
 from gm_jax.errors import UserError, nearest
 from gm_jax.figures.caption import Caption
 from gm_jax.figures.grid import save_labelled_grid
+from gm_jax.figures.latent_file import read_latent
 from gm_jax.judge import Judge
 
+FILE = -1  # what stands for a sample's number where a term's latent is in a file
 ROWS = 4  # answers from different samples, at most
 EXAMPLES = 250  # samples that a term described in words averages, at most: of fewer, the mean is mostly noise
 
@@ -28,13 +31,17 @@ class Term(NamedTuple):
         sign: 1 or -1.
         words: what its samples must show; () if they are numbered.
         numbers: of its samples; () if they are described.
+        file: that holds its latent; its only number is then FILE.
     """
 
     sign: int
     words: tuple[str, ...]
     numbers: tuple[int, ...]
+    file: str = ""
 
     def __str__(self) -> str:
+        if self.file:
+            return Path(self.file).stem
         return " ".join(self.words) or ",".join(map(str, self.numbers))
 
 
@@ -51,14 +58,16 @@ def parse(expression: str) -> list[Term]:
             continue
         if not words:
             raise UserError(f"sampling.arithmetic={expression!r}: a sign stands where a term should: try 'A - B + C'")
-        if any("," in word for word in words) and not (len(words) == 1 and words[0].replace(",", "").isdigit()):
+        only = words[0] if len(words) == 1 else ""
+        if only.endswith(".npz"):
+            terms.append(Term(sign, (), (FILE,), only))
+        elif only and all(number.isdigit() for number in only.split(",")):
+            terms.append(Term(sign, (), tuple(map(int, only.split(",")))))
+        elif any("," in word for word in words):
             raise UserError(
                 f"sampling.arithmetic={expression!r}: {' '.join(words)!r} is no term: write sample numbers as 3,17 and "
                 "signs between spaces"
             )
-        numbers = words[0].split(",")
-        if len(words) == 1 and all(number.isdigit() for number in numbers):
-            terms.append(Term(sign, (), tuple(map(int, numbers))))
         else:
             terms.append(Term(sign, tuple(words), ()))
         sign, words = (1 if token == "+" else -1), []
@@ -120,9 +129,11 @@ def check_terms(terms: Sequence[Term], n: int, known: Sequence[str]) -> None:
     """Refuse terms that name what there is not, with n samples and a judge that knows these words.
 
     Raises:
-        UserError: a number of no sample, or a word that the judge does not know.
+        UserError: a number of no sample, a word that the judge does not know, or no file with a latent.
     """
     for term in terms:
+        if term.file:
+            read_latent(term.file)
         for word in term.words:
             if word not in known:
                 raise UserError(f"the judge does not know {word!r}{nearest(word, known)}: it knows {', '.join(known)}")
@@ -152,11 +163,21 @@ def solve(
 ) -> tuple[np.ndarray, list[tuple[np.ndarray, ...]]]:
     """Return the mean latent of every term and, last, the answer, [rows, terms + 1, D], and whose means they are.
 
-    `latents` [n, D] are those of the samples to choose from, which `descriptions` describe.
+    `latents` [n, D] are those of the samples to choose from, which `descriptions` describe. If a file has a latent for
+    every layer, [layers, D], so has the result.
+
+    Raises:
+        UserError: a file's latent is of another size.
     """
+
+    def latent(term: Term, numbers: np.ndarray) -> np.ndarray:
+        return read_latent(term.file, latents.shape[1]) if term.file else latents[numbers].mean(0)
+
     choices = choose(terms, descriptions, attributes)
-    means = np.array([[latents[numbers].mean(0) for numbers in row] for row in choices])
-    answers = np.einsum("t,rtd->rd", np.array([term.sign for term in terms]), means)
+    flat = [latent(term, own) for row in choices for term, own in zip(terms, row, strict=True)]
+    means = np.stack(np.broadcast_arrays(*flat))
+    means = means.reshape(len(choices), len(terms), *means.shape[1:])
+    answers = np.einsum("t,rt...->r...", np.array([term.sign for term in terms]), means)
     return np.concatenate([means, answers[:, None]], axis=1), choices
 
 
@@ -167,17 +188,20 @@ def save_arithmetic(
     decode: Callable[[np.ndarray], np.ndarray],
     judge: Judge | None,
     caption: Caption,
+    shell: bool = True,
 ) -> None:
     """Draw the terms and the answer of an expression, a row for each choice of samples, as a PNG.
 
     `latents` [n, D] are those of the samples to choose from, `decode` maps latents [n, D] to images uint8
-    [n, H, W, C], and `judge`, which may be None where all terms are numbers, says what images show.
+    [n, H, W, C], and `judge`, which may be None where no term is in words, says what images show. With `shell`, latents
+    are Gaussian noise, and means of them are put back `to_shell`.
     """
     terms = parse(expression)
     known = judge.words if judge else ()
     descriptions = judge.describe(decode(latents)) if judge else [frozenset()] * len(latents)
     solved, choices = solve(terms, latents, descriptions, judge.attributes if judge else ())
-    images = decode(to_shell(solved.reshape(-1, solved.shape[-1])))
+    solved = solved.reshape(-1, *solved.shape[2:])
+    images = decode(to_shell(solved) if shell else solved)
     columns = len(terms) + 1
     said = judge.describe(images[len(terms) :: columns]) if judge else [frozenset()] * len(choices)
     labels = []

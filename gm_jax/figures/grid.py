@@ -91,7 +91,12 @@ def save_animation(path: Path, frames: Sequence[Path], caption: Caption) -> None
     if len(frames) < 2:
         return
     shown = np.unique(np.linspace(0, len(frames) - 1, FRAMES).round().astype(int))
-    first, *others = (Image.open(frames[i]).convert("RGB") for i in shown)
+    save_film(path, [Image.open(frames[i]).convert("RGB") for i in shown], caption)
+
+
+def save_film(path: Path, frames: Sequence, caption: Caption) -> None:
+    """Write Pillow images as an animated GIF, with the caption in its comment."""
+    first, *others = frames
     times = [200] * len(others) + [2000]  # milliseconds; the last stays
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     comment = str(caption).encode()

@@ -75,16 +75,6 @@ class BatchNorm(nn.Module):
         return (values * factor + (bias - mean * factor)).astype(self.dtype or x.dtype)
 
 
-def instance_norm(x: jax.Array, epsilon: float = 1e-5) -> jax.Array:
-    """Instance normalisation (Ulyanov et al. 2016) of [B, H, W, C] without parameters: each channel of each image.
-
-    PyTorch's `InstanceNorm2d` with its defaults. The variance is the mean of squared deviations, so that a channel far
-    from 0, which biases before this norm may well move, loses no precision.
-    """
-    x = x - jnp.mean(x, (1, 2), keepdims=True)
-    return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), (1, 2), keepdims=True) + epsilon)
-
-
 def batch_norm(train: bool, axis_name: str | None, dtype: str | None = None, **settings) -> BatchNorm:
     """Return batch normalisation whose statistics are those of the global batch.
 
@@ -110,3 +100,13 @@ def standing_statistics(draw: Callable[[Any, jax.Array], Any], statistics: Any) 
     nothing = jax.tree.map(jnp.zeros_like, statistics)
     moved, _ = jax.lax.scan(move, nothing, jax.random.split(jax.random.key(0), STANDING))
     return jax.tree.map(lambda x: x / (1.0 - BatchNorm.momentum**STANDING), moved)
+
+
+def instance_norm(x: jax.Array, epsilon: float = 1e-5) -> jax.Array:
+    """Give every channel of every image [B, H, W, C] mean 0 and variance 1 over its positions (Ulyanov et al. 2016).
+
+    The variance is taken about the mean, in a second pass: of a channel that is almost constant, the mean of squares
+    minus the square of the mean is rounding alone.
+    """
+    centred = x - jnp.mean(x, (1, 2), keepdims=True)
+    return centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), (1, 2), keepdims=True) + epsilon)

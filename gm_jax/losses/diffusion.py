@@ -1,13 +1,33 @@
-"""The denoising loss of DDPM, the quantities a network may predict, and the variational bound in bits per dimension."""
+"""What a denoising network may say, how its errors are weighed, and the variational bound in bits per dimension."""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import log_ndtr
 
-from gm_jax.errors import UserError, nearest
-from gm_jax.samplers.schedules import Schedule, at, posterior, predict_x0, snr
+from gm_jax.samplers.processes import Level
+from gm_jax.samplers.schedules import Schedule
 
-OBJECTIVES = ("noise", "velocity", "image")
+DATA_DEVIATION = 0.5  # of images in [-1, 1], as in EDM
+
+
+def _edm(level: Level) -> tuple[jax.Array, jax.Array]:
+    scale = edm_scale(level)
+    return level.noise / (DATA_DEVIATION * scale), -DATA_DEVIATION * level.signal / scale
+
+
+# The network says p x_0 + q epsilon of x = signal x_0 + noise epsilon: a level's (p, q) by the prediction's name.
+PREDICTIONS: dict[str, Callable[[Level], tuple[jax.Array | float, jax.Array | float]]] = {
+    "noise": lambda level: (0.0, 1.0),
+    "image": lambda level: (1.0, 0.0),
+    "velocity": lambda level: (-level.noise, level.signal),  # Salimans & Ho (2022): well-posed at both ends
+    "flow": lambda level: (-1.0, 1.0),  # rectified flow's velocity
+    "edm": _edm,  # Karras et al. (2022): c_skip and c_out, so that what is asked for has unit variance at every level
+}
+MIN_SNR = 5.0  # Hang et al. (2023)
+BOUNDING = ("noise", "velocity", "flow", "edm")  # objectives that weigh little noise as a likelihood does, about
 
 
 def per_example(values: jax.Array) -> jax.Array:
@@ -20,73 +40,63 @@ def squared_error(target: jax.Array, prediction: jax.Array) -> jax.Array:
     return per_example((target - prediction) ** 2)
 
 
-def check_objective(objective: str) -> None:
-    """Refuse the name of an objective that does not exist."""
-    if objective not in OBJECTIVES:
-        raise UserError(
-            f"no objective '{objective}'{nearest(objective, OBJECTIVES)}; there are: {', '.join(OBJECTIVES)}"
-        )
+def edm_scale(level: Level) -> jax.Array:
+    """Return the standard deviation of noisy images of that level, for data of DATA_DEVIATION."""
+    return jnp.sqrt((DATA_DEVIATION * level.signal) ** 2 + level.noise**2)
 
 
-def target(objective: str, schedule: Schedule, x0: jax.Array, t: jax.Array, epsilon: jax.Array) -> jax.Array:
-    """Return what the network shall predict, [B, ...]: epsilon, x_0, or the velocity v.
+def to_input(prediction: str, level: Level, x: jax.Array) -> jax.Array:
+    """Return what the network sees of x [B, ...]: x, but with EDM's prediction scaled to unit variance (c_in)."""
+    return x / edm_scale(level.spread(x)) if prediction == "edm" else x
 
-    v = signal_t epsilon - noise_t x_0 (Salimans & Ho 2022) stays well-posed at both ends: it is the noise where the
-    image is clean and (minus) the image where all is noise.
+
+def target(prediction: str, level: Level, x0: jax.Array, epsilon: jax.Array) -> jax.Array:
+    """Return what the network shall say, [B, ...]."""
+    p, q = PREDICTIONS[prediction](level.spread(x0))
+    parts = [factor * x for factor, x in ((p, x0), (q, epsilon)) if not (isinstance(factor, float) and factor == 0.0)]
+    return sum(parts[1:], parts[0])
+
+
+def to_x0(prediction: str, level: Level, x: jax.Array, output: jax.Array) -> jax.Array:
+    """Turn the network's output, a prediction of `target(prediction, ...)`, into that of x_0 [B, ...], for noise > 0.
+
+    Solves x = signal x_0 + noise epsilon and output = p x_0 + q epsilon.
     """
-    check_objective(objective)
-    if objective == "noise":
-        return epsilon
-    if objective == "image":
-        return x0
-    return at(schedule.signal, t, x0) * epsilon - at(schedule.noise, t, x0) * x0
+    level = level.spread(x)
+    p, q = PREDICTIONS[prediction](level)
+    return (q * x - level.noise * output) / (q * level.signal - level.noise * p)
 
 
-def to_x0(objective: str, schedule: Schedule, x_t: jax.Array, t: jax.Array, output: jax.Array) -> jax.Array:
-    """Turn the network's output, a prediction of `target(objective, ...)`, into that of x_0 [B, ...], for t >= 1."""
-    check_objective(objective)
-    if objective == "noise":
-        return predict_x0(schedule, x_t, t, output)
-    if objective == "image":
-        return output
-    signal, noise = at(schedule.signal, t, x_t), at(schedule.noise, t, x_t)
-    return (signal * x_t - noise * output) / (signal**2 + noise**2)
+def error_weight(quantity: str, level: Level) -> jax.Array:
+    """Return how many times the squared error of x_0 an objective is, at levels [B] with noise > 0: [B].
 
-
-def error_weight(quantity: str, schedule: Schedule, t: jax.Array) -> jax.Array:
-    """Return how many times the squared error of x_0 that of a quantity is, at steps t [B] >= 1: [B].
-
-    All three describe one prediction, so their errors differ by a factor of the step alone: SNR_t for the noise,
-    (signal_t^2 + noise_t^2)^2 / noise_t^2 for the velocity.
+    All predictions tell one image, so their squared errors differ by a factor of the level alone: SNR for the noise, 1
+    for the image, (1 + SNR) for the velocity of a chain that preserves the variance, 1 / c_out^2 for EDM's. "min_snr"
+    is that of the noise, but 5 at most (Hang et al. 2023).
     """
-    check_objective(quantity)
-    if quantity == "image":
-        return jnp.ones(t.shape)
-    if quantity == "noise":
-        return snr(schedule, t)
-    signal, noise = schedule.signal[t], schedule.noise[t]
-    return ((signal**2 + noise**2) / noise) ** 2
+    if quantity == "min_snr":
+        return jnp.minimum(error_weight("noise", level), MIN_SNR)
+    p, q = PREDICTIONS[quantity](level)
+    return ((q * level.signal - level.noise * p) / level.noise) ** 2
 
 
 def prior_bits(schedule: Schedule, x0: jax.Array) -> jax.Array:
     """Return L_T, KL(q(x_T | x_0) || p(x_T)) in bits per dimension [B] (DDPM eq. 5); it holds no parameter."""
     mean = schedule.signal[-1] * x0 / schedule.prior_scale
     variance = (schedule.noise[-1] / schedule.prior_scale) ** 2
-    return per_example(0.5 * (mean**2 + variance - 1.0 - jnp.log(variance))) / jnp.log(2.0)
+    return per_example(0.5 * (mean**2 + variance - 1.0 - np.log(variance))) / np.log(2.0)
 
 
-def step_bits(schedule: Schedule, x0: jax.Array, x0_hat: jax.Array, t: jax.Array) -> jax.Array:
-    """Return the bound's term of step t in bits per dimension [B]: L_{t-1} for t >= 2, L_0 for t = 1 (DDPM eq. 5).
+def chain_bits(schedule: Schedule, x0: jax.Array, x0_hat: jax.Array, t: jax.Array) -> jax.Array:
+    """Return the bound's term L_{t-1} in bits per dimension [B] for t >= 2, and 0 for t = 1 (DDPM eq. 5).
 
     x0_hat is the prediction of x_0 from a draw of q(x_t | x_0). The reverse step p(x_{t-1} | x_t) has the posterior's
     own variance ("fixed small" in Ho et al.), so the Kullback-Leibler divergence is a squared error with the weight
-    (SNR(t-1) - SNR(t)) / 2 (Kingma et al. 2021, eq. 13). The whole bound is `prior_bits` plus the sum of these over
-    t = 1 ... T.
+    (SNR(t-1) - SNR(t)) / 2 (Kingma et al. 2021, eq. 13). The whole bound is `prior_bits`, the sum of these over t, and
+    `decoder_bits` of t = 1.
     """
-    s = jnp.maximum(t - 1, 1)  # t = 1 takes the other branch; SNR(0) is infinite
-    gain = 0.5 * (snr(schedule, s) - snr(schedule, t))
-    later = gain * squared_error(x0, x0_hat) / jnp.log(2.0)
-    return jnp.where(t == 1, decoder_bits(schedule, x0, x0_hat), later)
+    gain = np.concatenate([[0.0, 0.0], -0.5 * np.diff(schedule.snr[1:])])
+    return jnp.asarray(gain, jnp.float32)[t] * squared_error(x0, x0_hat) / np.log(2.0)
 
 
 def decoder_bits(schedule: Schedule, x0: jax.Array, x0_hat: jax.Array) -> jax.Array:
@@ -95,8 +105,11 @@ def decoder_bits(schedule: Schedule, x0: jax.Array, x0_hat: jax.Array) -> jax.Ar
     The mean of p(x_0 | x_1) is x0_hat. Its variance cannot be the posterior's, which is 0 at t = 1; as in the authors'
     code it is the posterior's at t = 2.
     """
-    _, variance = posterior(schedule, x0, x0, 1, 2) if schedule.T > 1 else (None, schedule.noise[1] ** 2)
-    return per_example(-discretized_log_likelihood(x0, x0_hat, jnp.sqrt(variance))) / jnp.log(2.0)
+    signal, noise = schedule.signal, schedule.noise
+    scale = noise[1]
+    if schedule.T > 1:
+        scale *= np.sqrt(noise[2] ** 2 - (signal[2] / signal[1] * noise[1]) ** 2) / noise[2]
+    return per_example(-discretized_log_likelihood(x0, x0_hat, jnp.float32(scale))) / np.log(2.0)
 
 
 def discretized_log_likelihood(x: jax.Array, mean: jax.Array, scale: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Reverse processes: from noise to images in one `lax.scan`, ancestral (DDPM) and DDIM by the same step."""
+"""Reverse processes: from noise to images in one `lax.scan`, whichever sampler made the plan."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,93 +9,82 @@ import numpy as np
 from jax import lax
 
 from gm_jax import random
-from gm_jax.errors import UserError
-from gm_jax.samplers.schedules import Schedule, diffuse, posterior, predict_epsilon
+from gm_jax.samplers.plans import Plan
+from gm_jax.samplers.processes import Level
 
-Denoiser = Callable[[jax.Array, jax.Array], jax.Array]  # (x_t [B, ...], t [B] int32) -> prediction of x_0 [B, ...]
+Denoiser = Callable[[jax.Array, Level], jax.Array]  # (x [B, ...], level of numbers) -> prediction of x_0 [B, ...]
 
 
 class Samples(NamedTuple):
     """What a reverse process leaves: the samples, and a few of the P states it passed through."""
 
-    x: jax.Array  # [B, ...] the end of the chain, x_0
-    t: np.ndarray  # [P] the steps that were kept, from T down; P = 0 unless asked for
-    x_t: jax.Array  # [P, B, ...] the states at those steps
+    x: jax.Array  # [B, ...] the end of the chain
+    kept: np.ndarray  # [P] the evaluations whose states were kept; P = 0 unless asked for
+    states: jax.Array  # [P, B, ...] the states that they saw
     x0: jax.Array  # [P, B, ...] what the denoiser took x_0 for, seeing those states
 
 
-def timesteps(T: int, steps: int) -> np.ndarray:
-    """Return the `steps` + 1 decreasing steps T ... 0 that a chain visits, int32 [steps + 1]; steps = T visits all.
+class State(NamedTuple):
+    """Where a chain is between two evaluations."""
 
-    They are evenly spaced and always start at T, where the prior is ("trailing" in Lin et al. 2023): a chain starting
-    lower would see an input that it never met in training.
+    x: jax.Array  # what the denoiser sees next
+    final: jax.Array  # the last state that is no guess
+    x0: jax.Array  # the last answer
+
+
+def begin(x: jax.Array) -> State:
+    """Return the state before the first evaluation."""
+    return State(x, x, jnp.zeros_like(x))
+
+
+def step(denoise: Denoiser, todo: Plan, number: jax.Array, keys: jax.Array, state: State, clip: bool = True) -> State:
+    """Do what a plan says of one evaluation, `todo`, whose noise depends on `keys` [B] and its number only."""
+    x0 = denoise(state.x, todo.level)
+    if clip:
+        x0 = jnp.clip(x0, -1.0, 1.0)
+
+    def draw() -> jax.Array:
+        return random.normal(random.fold_in(keys, number), x0.shape[1:])
+
+    z = lax.cond(todo.noise > 0.0, draw, lambda: jnp.zeros_like(x0))
+    x = todo.base * state.final + todo.image * x0 + todo.previous * state.x0 + todo.noise * z
+    return State(x, jnp.where(todo.final > 0.0, x, state.final), x0)
+
+
+def sample(denoise: Denoiser, plan: Plan, keys: jax.Array, x: jax.Array, clip: bool = True, keep: int = 0) -> Samples:
+    """Run a plan from x [B, ...], usually a draw of `prior`.
+
+    `clip` holds predictions of x_0 in [-1, 1]; the noise is then worked out again from the clipped prediction, so that
+    state and prediction stay consistent. `keep` states, evenly spread over the chain and the first among them, are
+    returned for a figure without storing the others. One compiled program does for all plans of one length.
     """
-    if not 1 <= steps <= T:
-        raise UserError(f"sampling takes between 1 and {T} steps, not {steps}")
-    return np.round(np.linspace(T, 0, steps + 1)).astype(np.int32)
-
-
-def step(
-    schedule: Schedule, x_t: jax.Array, x0: jax.Array, s: jax.Array, t: jax.Array, eta: float, keys: jax.Array
-) -> jax.Array:
-    """Go from x_t to x_s, s < t, given a prediction of x_0 (Song et al. 2021, eq. 12).
-
-    x_s = signal_s x_0 + sqrt(noise_s^2 - c^2) epsilon + c z with c = eta times the posterior's standard deviation.
-    eta = 0 is DDIM, eta = 1 is a draw of the posterior q(x_s | x_t, x_0), which is the ancestral step of DDPM.
-    """
-    epsilon = predict_epsilon(schedule, x_t, t, x0)
-    if eta == 0.0:  # a plain number, not an array: deterministic sampling draws no noise
-        return diffuse(schedule, x0, s, epsilon)
-    _, variance = posterior(schedule, x0, x_t, s, t)
-    c = eta * jnp.sqrt(variance)
-    z = random.normal(random.fold_in(keys, t), x_t.shape[1:])
-    kept = jnp.sqrt(jnp.maximum(schedule.noise[s] ** 2 - c**2, 0.0))  # rounding may leave a tiny negative number
-    return schedule.signal[s] * x0 + kept * epsilon + c * z
-
-
-def sample(
-    denoise: Denoiser,
-    schedule: Schedule,
-    keys: jax.Array,
-    x_T: jax.Array,
-    steps: np.ndarray,
-    eta: float = 0.0,
-    clip: bool = True,
-    keep: int = 0,
-) -> Samples:
-    """Run the reverse process over the decreasing `steps` (see `timesteps`) from x_T [B, ...].
-
-    The noise of a step depends on `keys` [B] and the step's number only. `clip` holds predictions of x_0 in [-1, 1];
-    the noise is then worked out again from the clipped prediction, so that state and prediction stay consistent.
-    `keep` states, evenly spread over the chain and the first among them, are returned for a figure of the chain
-    without storing the others.
-    """
-    count = len(steps) - 1
+    count = len(plan.base)
     kept = np.round(np.linspace(0, count - 1, min(keep, count))).astype(np.int32)
-    slots = np.searchsorted(kept, np.arange(count)).astype(np.int32)  # the last to write slot k is step kept[k]
-    history = jnp.zeros((2, len(kept), *x_T.shape), x_T.dtype)
+    slots = np.searchsorted(kept, np.arange(count)).astype(np.int32)  # the last to write slot k is evaluation kept[k]
+    history = jnp.zeros((2, len(kept), *x.shape), x.dtype)
 
     def body(carry, now):
-        x, history = carry
-        t, s, slot = now
-        x0 = denoise(x, jnp.broadcast_to(t, x.shape[:1]))
-        if clip:
-            x0 = jnp.clip(x0, -1.0, 1.0)
+        (state, history), (number, slot, todo) = carry, now
+        new = step(denoise, todo, number, keys, state, clip)
         if len(kept):
-            history = history.at[:, slot].set(jnp.stack([x, x0]), mode="drop")
-        return (step(schedule, x, x0, s, t, eta, keys), history), None
+            history = history.at[:, slot].set(jnp.stack([state.x, new.x0]), mode="drop")
+        return (new, history), None
 
-    plan = (jnp.asarray(steps[:-1]), jnp.asarray(steps[1:]), jnp.asarray(slots))
-    (x, history), _ = lax.scan(body, (x_T, history), plan)
-    return Samples(x, steps[:-1][kept], history[0], history[1])
-
-
-def prior(schedule: Schedule, keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Draw x_T [B, *shape] from the prior p(x_T) = N(0, prior_scale^2 I)."""
-    return schedule.prior_scale * random.normal(random.fold_in(keys, 0), shape)  # step t folds in t, and t >= 1
+    (state, history), _ = lax.scan(body, (begin(x), history), (jnp.arange(count), jnp.asarray(slots), in_float32(plan)))
+    return Samples(state.x, kept, history[0], history[1])
 
 
-def forward_chain(schedule: Schedule, keys: jax.Array, x0: jax.Array, steps: np.ndarray) -> jax.Array:
-    """Return x_t [P, B, ...] at the `steps` [P], one noise per example throughout: an image sinking into noise."""
-    epsilon = random.normal(keys, x0.shape[1:])
-    return jnp.stack([diffuse(schedule, x0, int(t), epsilon) for t in steps])
+def in_float32(plan: Plan) -> Plan:
+    """Return a plan on the device."""
+    return jax.tree.map(lambda column: jnp.asarray(column, jnp.float32), plan)
+
+
+def prior(plan: Plan, keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Draw the state to begin with, [B, *shape] from N(0, scale^2 I)."""
+    return plan.scale * random.normal(random.fold_in(keys, 0), shape)
+
+
+def diffuse(level: Level, x0: jax.Array, epsilon: jax.Array) -> jax.Array:
+    """Return x = signal x_0 + noise epsilon, for a level of numbers or [B]."""
+    level = level.spread(x0)
+    return level.signal * x0 + level.noise * epsilon

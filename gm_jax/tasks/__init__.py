@@ -16,6 +16,7 @@ TASKS = {  # name: where its Task is; another project can add its own
     "gan": "gm_jax.tasks.gan:GAN",
     "gaussian_mixture": "gm_jax.tasks.gaussian_mixture:GaussianMixture",
     "naive_bayes": "gm_jax.tasks.naive_bayes:NaiveBayes",
+    "stylegan": "gm_jax.tasks.stylegan:StyleGAN",
     "vae": "gm_jax.tasks.vae:VAE",
 }
 

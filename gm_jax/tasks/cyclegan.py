@@ -1,161 +1,204 @@
-"""CycleGAN (Zhu et al. 2017): translation between two kinds of images, "a" and "b", of which no two are a pair.
+"""CycleGAN (Zhu et al. 2017): translation between two sets of images, a and b, without pairs.
 
-Networks "ab" and "ba" translate; "a" and "b" tell real images of their kind from translated ones. A step updates both
-generators by one joint gradient and then both discriminators. The generators see the discriminators as they were before
-their update of this step; the discriminators see what the generators made before theirs, mixed with earlier
-translations by a pool. So it is in the authors' code. Images are in [-1, 1].
+Networks: generators "ab" and "ba", discriminators "a" and "b", each with an optimiser of its own. A step first updates
+both generators by one joint gradient, against the discriminators of the step before; then both discriminators, which
+see the translations that the generators made before their update, after these have passed through a pool. Images are
+in [-1, 1].
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from gm_jax import images, random
-from gm_jax.data import augment
+from gm_jax.data.augment import flip, window
 from gm_jax.errors import UserError, nearest
-from gm_jax.losses.adversarial import cross_entropy
-from gm_jax.models.cyclegan import make_translation
-from gm_jax.stages import Phase, Result, stable_hash
+from gm_jax.losses.adversarial import make_adversarial
+from gm_jax.losses.diffusion import per_example
+from gm_jax.metrics import diversity
+from gm_jax.models.cyclegan import PatchGAN, ResidualGenerator
+from gm_jax.models.keywords import accepted, check_keywords
+from gm_jax.stages import Phase, Result
 from gm_jax.step import gather
-from gm_jax.tasks.cyclegan_figures import CycleGANFigures
-from gm_jax.tasks.image_pool import empty_pool, exchange
+from gm_jax.tasks.cyclegan_figures import TranslationFigures
+from gm_jax.tasks.pool import empty_pool, query
 from gm_jax.tasks.task import DataSpec, Source
 
-DOMAINS = ("a", "b")
-# (logits, target) -> loss. Unlike Mao et al. 2017 the squares have no 1/2: against it the cycle's weight is measured.
-CRITERIA = {"least_squares": lambda logits, target: jnp.square(logits - target), "cross_entropy": cross_entropy}
+DIRECTIONS = {"ab": ("a", "b"), "ba": ("b", "a")}  # generator: from, to
 
 
-class CycleGAN(CycleGANFigures):
-    """Two generators and two discriminators, two phases, and a pool of translated images for each discriminator.
+class CycleGAN(TranslationFigures):
+    """Two sources, four networks, two phases, and a pool of translations for each domain."""
 
-    The best checkpoint is that of the lowest `generator_loss`, which says little of how good translations are.
-    """
-
-    monitor = ("generator_loss", "min")
-    watched = ("cycle_a", "cycle_b")
-    units = dict.fromkeys([f"{kind}_{domain}" for kind in ("cycle", "identity") for domain in DOMAINS], "of [-1, 1]")
-    directions = {"ab": ("a", "b"), "ba": ("b", "a")}  # noqa: RUF012  (never changed)
+    monitor = ("energy_score", "min")
 
     def __init__(self, config: ConfigDict, spec: DataSpec):
         super().__init__(config, spec)
         self.settings = config.cyclegan
-        self.criterion = CRITERIA[self.settings.loss]
-        self.generator, self.discriminator = make_translation(
-            spec.image_shape, config.model.generator, config.model.discriminator
-        )
-        enlarged = config.augment.enlarge
-        if enlarged is not None and enlarged < spec.image_shape[0]:
-            raise UserError(f"augment.enlarge={enlarged} is less than the {spec.image_shape[0]} pixels of the images")
-        self.sources()  # its names are checked
+        self.game = make_adversarial(config.cyclegan.loss)
+        # The paper's least squares are not halved, as those of Mao et al. are.
+        self.scale = 2.0 if config.cyclegan.loss == "least_squares" else 1.0
+        for group, module in (("generator", ResidualGenerator), ("discriminator", PatchGAN)):
+            check_keywords("cyclegan", config.model[group], accepted([module], ("channels",)), group=f"{group}.")
+        self.generator = ResidualGenerator(channels=spec.image_shape[2], **config.model.generator)
+        self.discriminator = PatchGAN(**config.model.discriminator)
+        self.side = self.settings.crop or min(spec.image_shape[:2])
+        self.size = (self.side, self.side) if self.settings.crop else spec.image_shape[:2]
+        check_size(self.size, spec.image_shape, self.settings.crop, self.discriminator.layers)
+        self.members = {name: membership(config.domains[name], spec) for name in "ab"}
 
     def sources(self):
-        data, test, names = self.config.dataset.split, self.config.evaluation.split, self.settings.classes
-        if not names:
-            return {domain: Source(data + domain.upper(), test + domain.upper()) for domain in DOMAINS}
-        known = self.spec.label_names
-        if len(names) != len(DOMAINS):
-            raise UserError(f"cyclegan.classes={list(names)} should be two classes, such as {known[0]},{known[-1]}")
-        for name in names:
-            if name not in known:
-                raise UserError(
-                    f"cyclegan.classes: {name!r} is not a class of '{self.spec.name}'{nearest(name, known)}: it has "
-                    f"{', '.join(known) or 'none'}"
-                )
-        where = zip(DOMAINS, names, strict=True)
-        return {domain: Source(data, test, {"label": known.index(name)}) for domain, name in where}
+        return {
+            name: Source(domain.split, domain.test, self.members[name])
+            for name, domain in ((name, self.config.domains[name]) for name in "ab")
+        }
 
     def init(self, key):
-        x, keys = jnp.zeros((1, *self.spec.image_shape)), jax.random.split(key, 4)
-        networks = dict.fromkeys(self.directions, self.generator) | dict.fromkeys(DOMAINS, self.discriminator)
+        x = jnp.zeros((1, *self.size, self.spec.image_shape[2]))
+        networks = {"ab": self.generator, "ba": self.generator, "a": self.discriminator, "b": self.discriminator}
+        keys = jax.random.split(key, len(networks))
         return {name: network.init(k, x) for (name, network), k in zip(networks.items(), keys, strict=True)}
 
     def init_memory(self, key):
-        shape = self.spec.image_shape
-        return {
-            "pool": {domain: empty_pool(self.settings.pool, shape) for domain in DOMAINS},
-            # What the discriminators are shown in this step, of all devices.
-            "shown": {domain: jnp.zeros((self.config.batch_size, *shape)) for domain in DOMAINS},
-        }
+        shape = (*self.size, self.spec.image_shape[2])
+        shown = jnp.zeros((self.config.batch_size, *shape))
+        return {name: {"pool": empty_pool(self.settings.pool, shape), "shown": shown} for name in "ab"}
 
     def phases(self, stage=0):
         return [
-            Phase("generators", tuple(self.directions), self.generator_loss),
-            Phase("discriminators", DOMAINS, self.discriminator_loss, noise_of="generators"),
+            Phase("generators", ("ab", "ba"), self.generators_loss),
+            Phase("discriminators", ("a", "b"), self.discriminators_loss, noise_of="generators"),
         ]
 
-    def translate(self, variables, direction, x):
-        """Return images x [B, H, W, C] in [-1, 1] as images of the other kind."""
-        return self.generator.apply({"params": variables.params[direction]}, x)
+    def inputs(self, batch, key):
+        """Return the images of both domains as the networks see them in training: cut out and mirrored at random."""
+        keys = jax.random.split(key, 2)
+        return {name: self.augmented(batch[name], k) for name, k in zip("ab", keys, strict=True)}
 
-    def discriminate(self, variables, domain, x):
-        """Return logits [B, h, w] of the patches of images x [B, H, W, C] in [-1, 1]."""
-        return self.discriminator.apply({"params": variables.params[domain]}, x)
+    def augmented(self, batch, key):
+        keys, x = random.example_keys(key, batch["position"]), batch["image"]
+        if self.settings.crop:
+            x = window(x, random.fold_in(keys, 0), self.side)
+        if self.settings.flip:
+            x = flip(x, random.fold_in(keys, 1))
+        return images.to_model(x)
 
-    def real(self, batch, context):
-        """Return the images of a training batch, augmented, by domain."""
-        found = {}
-        for number, domain in enumerate(DOMAINS):
-            image = batch[domain]["image"]
-            keys = random.fold_in(random.example_keys(context.key, batch[domain]["position"]), number)
-            if self.config.augment.enlarge is not None:
-                image = augment.enlarge(image, random.fold_in(keys, 0), self.config.augment.enlarge)
-            if self.config.augment.flip:
-                image = augment.flip(image, random.fold_in(keys, 1))
-            found[domain] = images.to_model(image)
-        return found
+    def translate(self, params, net, x):
+        """Return what a generator makes of images [B, H, W, C]."""
+        return self.generator.apply({"params": params[net]}, x)
 
-    def terms(self, variables, real):
-        """Return translated images by domain, and the terms of the generators' loss, per example [B], by name."""
-        fake, terms, n = {}, {}, len(real["a"])
-        for direction, (source, target) in self.directions.items():
-            # What an image of the target is made into tells how much is changed without need.
-            made = self.translate(variables, direction, jnp.concatenate([real[source], real[target]]))
-            fake[target] = made[:n]
-            terms[f"identity_{target}"] = distance(made[n:], real[target])
-        for direction, (source, target) in self.directions.items():
-            again = self.translate(variables, target + source, fake[target])
-            terms[f"cycle_{source}"] = distance(again, real[source])
-            logits = self.discriminate(variables, target, fake[target])
-            terms[f"adversarial_{direction}"] = jnp.mean(self.criterion(logits, 1.0), (1, 2))
-        return fake, terms
+    def discriminate(self, params, net, x):
+        """Return the logits [B, H', W'] of a discriminator."""
+        return self.discriminator.apply({"params": params[net]}, x)
 
-    def total(self, terms):
-        """Return the generators' loss, eq. (3) and section 5.2 of the paper, per example [B]."""
-        weights = {"adversarial": 1.0, "cycle": self.settings.cycle_weight}
-        weights["identity"] = self.settings.cycle_weight * self.settings.identity_weight
-        return sum(weights[name.partition("_")[0]] * term for name, term in terms.items())
+    def generators_loss(self, variables, batch, context):
+        """The paper's eq. (3), and the identity loss of its section 5.2, both ways; translations go into the pools."""
+        input_key, pool_key = jax.random.split(context.key)
+        real, params = self.inputs(batch, input_key), variables.params
+        cycle, identity = self.settings.cycle, self.settings.identity * self.settings.cycle
+        loss, metrics, memory = 0.0, {}, {}
+        for net, (source, target) in DIRECTIONS.items():
+            # One pass for both: no layer mixes examples.
+            given = [real[source], real[target]] if identity else [real[source]]
+            made, *same = jnp.split(self.translate(params, net, jnp.concatenate(given)), len(given))
+            again = self.translate(params, net[::-1], made)
+            terms = {
+                f"gan_{net}": self.scale * jnp.mean(self.game.generator(self.discriminate(params, target, made))),
+                f"cycle_{source}": cycle * jnp.mean(jnp.abs(again - real[source])),
+                **{f"identity_{target}": identity * jnp.mean(jnp.abs(x - real[target])) for x in same},
+            }
+            loss = loss + sum(terms.values())
+            metrics |= terms
+            whole = gather(jax.lax.stop_gradient(made), batch[source]["position"])
+            key = jax.random.fold_in(pool_key, ord(target))
+            shown, pool = query(variables.memory[target]["pool"], whole, key)
+            memory[target] = {"pool": pool, "shown": shown}
+        return loss, Result(metrics, memory=memory)
 
-    def generator_loss(self, variables, batch, context):
-        """Be taken for real, come back to the image, and leave images of the target as they are.
-
-        Both pools see the translations; what they answer is left for the discriminators.
-        """
-        fake, terms = self.terms(variables, self.real(batch, context))
-        pools, shown = {}, {}
-        for domain in DOMAINS:
-            made = gather(fake[domain], batch[domain]["position"])
-            key = jax.random.fold_in(context.key, stable_hash(domain))
-            pools[domain], shown[domain] = exchange(variables.memory["pool"][domain], made, key)
-        metrics = jax.tree.map(jnp.mean, {"generator_loss": self.total(terms), **terms})
-        return metrics["generator_loss"], Result(metrics, memory={"pool": pools, "shown": shown})
-
-    def discriminator_loss(self, variables, batch, context):
-        """Tell real images from those that the pools gave, half as fast: each loss is halved."""
-        real, losses = self.real(batch, context), {}
-        for domain in DOMAINS:
-            shown = variables.memory["shown"][domain][batch[domain]["position"]]
-            logits = self.discriminate(variables, domain, jnp.concatenate([real[domain], shown]))
-            on_real, on_shown = jnp.split(logits, 2)
-            loss = 0.5 * (self.criterion(on_real, 1.0) + self.criterion(on_shown, 0.0))
-            losses[f"discriminator_{domain}"] = jnp.mean(loss)
-        return sum(losses.values()), Result(losses)
+    def discriminators_loss(self, variables, batch, context):
+        """Half of what each discriminator loses on real images and on those that the pool has shown it."""
+        real = self.inputs(batch, jax.random.split(context.key)[0])
+        loss, metrics = 0.0, {}
+        for name in "ab":
+            shown = variables.memory[name]["shown"][batch[name]["position"]]
+            on_real, on_fake = jnp.split(
+                self.discriminate(variables.params, name, jnp.concatenate([real[name], shown])), 2
+            )
+            term = 0.5 * self.scale * jnp.mean(self.game.real(on_real, 1.0) + self.game.fake(on_fake))
+            loss = loss + term
+            metrics[f"discriminator_{name}"] = term
+        return loss, Result(metrics)
 
     def validate(self, variables, batch, keys):
-        _, terms = self.terms(variables, {domain: images.to_model(batch[domain]["image"]) for domain in DOMAINS})
-        return {"generator_loss": self.total(terms), **terms}
+        """Return by domain how far images are from coming back, how far those of the domain already are changed, and
+        the energy score of the translations into it.
+
+        Distances are means of absolute differences in [-1, 1].
+        """
+        real = {name: self.centre(batch[name]["image"]) for name in "ab"}
+        scores = {}
+        for net, (source, target) in DIRECTIONS.items():
+            made = self.translate(variables.params, net, real[source])
+            again = self.translate(variables.params, net[::-1], made)
+            same = self.translate(variables.params, net, real[target])
+            scores[f"cycle_{source}"] = per_example(jnp.abs(again - real[source]))
+            scores[f"identity_{target}"] = per_example(jnp.abs(same - real[target]))
+            scores[f"energy_{net}"] = diversity.energy_score(real[target], made, jnp.roll(made, 1, 0))
+        return {"energy_score": scores["energy_ab"] + scores["energy_ba"], **scores}
+
+    def centre(self, x):
+        """Return the middle of images, as large as the networks were trained on, in [-1, 1]."""
+        top, left = ((whole - part) // 2 for whole, part in zip(x.shape[1:3], self.size, strict=True))
+        return images.to_model(x[:, top : top + self.size[0], left : left + self.size[1]])
+
+    def render(self, net, variables, batch, keys):
+        """Return what a generator makes of images of any size that it takes, uint8."""
+        return images.to_uint8(self.translate(variables.params, net, images.to_model(batch["image"])))
+
+    def there_and_back(self, net, variables, batch, keys):
+        """Return "input", "made" and "again" of images, uint8, for a generator."""
+        x = self.centre(batch["image"])
+        made = self.translate(variables.params, net, x)
+        again = self.translate(variables.params, net[::-1], made)
+        return {"input": images.to_uint8(x), "made": images.to_uint8(made), "again": images.to_uint8(again)}
+
+    def modes(self):
+        from gm_jax.translate import translate
+
+        return {"translate": functools.partial(translate, self)}
 
 
-def distance(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Return the mean absolute difference of images [B, H, W, C]: [B]."""
-    return jnp.mean(jnp.abs(x - y), (1, 2, 3))
+def membership(domain: ConfigDict, spec: DataSpec) -> dict[str, int]:
+    """Return which examples belong to a domain, as `Source.where`.
+
+    Raises:
+        UserError: the data have no such attribute or no such value of it.
+    """
+    if domain.attribute is None:
+        return {}
+    known = {"label": spec.label_names, **spec.attribute_names}
+    if domain.attribute not in known:
+        raise UserError(
+            f"domains: the data have no attribute {domain.attribute!r}{nearest(domain.attribute, known)}: "
+            f"{', '.join(known)}"
+        )
+    values = known[domain.attribute]
+    if domain.value not in values:
+        raise UserError(
+            f"domains: {domain.attribute} is never {domain.value!r}{nearest(str(domain.value), values)}: "
+            f"{', '.join(values)}"
+        )
+    return {domain.attribute: values.index(domain.value)}
+
+
+def check_size(size: tuple[int, int], image_shape: tuple[int, int, int], crop: int | None, layers: int) -> None:
+    """Raise UserError if the networks cannot take images of that size, or images cannot give such parts."""
+    if crop is not None and crop > min(image_shape[:2]):
+        raise UserError(f"cyclegan.crop={crop} is larger than the images of {image_shape[0]}x{image_shape[1]}")
+    if any(side % 4 for side in size) or min(size) < max(8, 2 ** (layers + 2)):
+        raise UserError(
+            f"CycleGAN's networks take sides divisible by 4, of {max(8, 2 ** (layers + 2))} pixels at least, not "
+            f"{size[0]}x{size[1]}: set dataset.image_size, cyclegan.crop or model.discriminator.layers"
+        )

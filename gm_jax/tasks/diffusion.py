@@ -1,49 +1,48 @@
-"""Denoising diffusion (Ho et al. 2020; DDIM: Song et al. 2021): one network that learns to undo a little noise."""
+"""Denoising diffusion: one network that learns to see the image behind any amount of noise."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from gm_jax import images, random
-from gm_jax.figures.curves import save_curves
-from gm_jax.figures.grid import save_strips
+from gm_jax.errors import UserError
 from gm_jax.losses import diffusion as losses
 from gm_jax.models.keywords import accepted, check_keywords
 from gm_jax.models.unet import UNet
 from gm_jax.samplers import diffusion as samplers
-from gm_jax.samplers.schedules import check_prior, diffuse, make_schedule
+from gm_jax.samplers.plans import Plan
+from gm_jax.samplers.processes import Chain, Level
 from gm_jax.stages import Phase, Result
-from gm_jax.tasks.task import DataSpec, Task, Trained, check_label
+from gm_jax.tasks import diffusion_figures as figures
+from gm_jax.tasks.diffusion_settings import combinations, make_plan, make_process, sampling_steps
+from gm_jax.tasks.task import DataSpec, Task, check_label
 
-CHAIN_STATES = 10  # pictures in a strip of the chain
-CHAIN_IMAGES = 8  # strips in its figure
-TIMESTEP_BINS = 10  # of the evaluated loss
+LEVEL_BINS = 10  # of the evaluated loss
 GOLDEN_RATIO = 0.6180339887
 
 
 class Diffusion(Task):
-    """One phase on the network "denoiser", which sees images in [-1, 1]."""
+    """One phase on the network "denoiser", which sees images in [-1, 1] and noise."""
 
     units = {"bits_per_dimension": "bits per 8-bit pixel and channel, an upper bound"}  # noqa: RUF012  (never changed)
 
     def __init__(self, config: ConfigDict, spec: DataSpec):
         super().__init__(config, spec)
-        self.classes = len(spec.label_names) if config.diffusion.conditional else 0
+        if config.diffusion.attributes:
+            self.class_names = combinations(spec, config.diffusion.attributes)
+        self.classes = len(self.class_names) if config.diffusion.conditional else 0
         check_keywords("unet", config.model, accepted([UNet], given=("classes",)))
         self.network = UNet(classes=self.classes, **config.model)
         self.network.check((1, *spec.image_shape))
-        betas = {key: config.diffusion[key] for key in ("beta_start", "beta_end")}
-        given = {key: beta for key, beta in betas.items() if beta is not None}
-        self.schedule = make_schedule(config.diffusion.schedule, config.diffusion.timesteps, **given)
-        check_prior(config.diffusion.schedule, self.schedule)
+        self.process = make_process(config.diffusion)
         self.prediction, self.objective = config.diffusion.prediction, config.diffusion.objective
-        losses.check_objective(self.prediction)
-        losses.check_objective(self.objective)
-        self.sampling_steps, self.eta = sampling_plan(config.sampling, self.schedule.T)
+        self.plan = make_plan(self.process, config.sampling)
+        self.sampling_steps = sampling_steps(self.process, config.sampling)
         check_label(config, self.classes)
+        self.asked()
 
     def init(self, key):
         x = jnp.zeros((1, *self.spec.image_shape))
@@ -53,154 +52,163 @@ class Diffusion(Task):
         return [Phase("denoiser", ("denoiser",), self.loss)]
 
     def loss(self, variables, batch, context):
-        """Mean over t and noise of the squared error of the objective.
+        """Mean over noise levels and noise of the squared error of the objective.
 
-        With objective "noise" it is eq. (4) of the report, ||epsilon - epsilon_theta(x_t, t)||^2 (DDPM eq. 14). Some
-        labels are hidden, so that one network learns both p(x | label) and p(x) (Ho & Salimans 2022).
+        With a chain and objective "noise" it is eq. (4) of the report, ||epsilon - epsilon_theta(x_t, t)||^2 (DDPM eq.
+        14). Some labels are hidden, so that one network learns both p(x | label) and p(x) (Ho & Salimans 2022).
         """
-        step_key, noise_key, dropout_key, label_key = jax.random.split(context.key, 4)
+        level_key, noise_key, dropout_key, label_key = jax.random.split(context.key, 4)
         position = batch["position"]
-        u = random.stratified(step_key, position, self.config.batch_size)
-        t = 1 + jnp.floor(u * self.schedule.T).astype(jnp.int32)
+        level = self.process.draw(random.stratified(level_key, position, self.config.batch_size))
         noise_keys = random.example_keys(noise_key, position)
         dropout_keys = random.example_keys(dropout_key, position)
         label = None
         if self.classes:
             hidden = random.uniform(random.example_keys(label_key, position)) < self.config.diffusion.label_dropout
-            label = jnp.where(hidden, self.classes, batch["label"])
+            label = jnp.where(hidden, self.classes, self.classes_of(batch))
         x0 = images.to_model(batch["image"])
-        error = jnp.mean(self.predict(variables.params, x0, t, noise_keys, label, dropout_keys)[0])
+        error = jnp.mean(self.predict(variables.params, x0, level, noise_keys, label, dropout_keys)[0])
         return error, Result({"loss": error})
 
-    def predict(self, params, x0, t, noise_keys, label=None, dropout_keys=None):
-        """Noise x0 up to steps t [B]; return the loss per example [B] and the prediction of x0.
+    def predict(self, params, x0, level, noise_keys, label=None, dropout_keys=None):
+        """Noise x0 up to levels [B]; return the loss per example [B] and the prediction of x0.
 
         What the network predicts and what its error is measured in (the objective) may differ: the first decides what
-        is easy for it, the second how much each step counts.
+        is easy for it, the second how much each level counts.
         """
         epsilon = random.normal(noise_keys, x0.shape[1:])
-        x_t = diffuse(self.schedule, x0, t, epsilon)
-        output = self.network.apply({"params": params["denoiser"]}, x_t, t, dropout_keys, label)
-        error = losses.squared_error(losses.target(self.prediction, self.schedule, x0, t, epsilon), output)
-        weights = [losses.error_weight(name, self.schedule, t) for name in (self.objective, self.prediction)]
-        return error * weights[0] / weights[1], losses.to_x0(self.prediction, self.schedule, x_t, t, output)
+        x = samplers.diffuse(level, x0, epsilon)
+        output = self.ask(params, x, level, label, dropout_keys)
+        error = losses.squared_error(losses.target(self.prediction, level, x0, epsilon), output)
+        if self.objective != self.prediction:
+            weights = [losses.error_weight(name, level) for name in (self.objective, self.prediction)]
+            error = error * weights[0] / weights[1]
+        return error, losses.to_x0(self.prediction, level, x, output)
+
+    def ask(self, params, x, level, label=None, dropout_keys=None):
+        """Return what the network says of noisy images x [B, ...] at levels [B]."""
+        seen = losses.to_input(self.prediction, level, x)
+        return self.network.apply({"params": params["denoiser"]}, seen, level.time, dropout_keys, label)
 
     def validate(self, variables, batch, keys):
-        # Multiples of the golden ratio spread the steps of any number of examples evenly.
-        t = 1 + jnp.floor(self.schedule.T * (batch["position"] * GOLDEN_RATIO % 1.0)).astype(jnp.int32)
-        x0, label = images.to_model(batch["image"]), self.label_of(batch)
-        return {"loss": self.predict(variables.params, x0, t, keys, label)[0]}
+        # Multiples of the golden ratio spread the levels of any number of examples evenly.
+        level = self.process.draw(batch["position"] * GOLDEN_RATIO % 1.0)
+        x0, label = images.to_model(batch["image"]), self.seen_label(batch)
+        return {"loss": self.predict(variables.params, x0, level, keys, label)[0]}
 
-    def label_of(self, batch):
-        """Return the labels of a batch, None if the network does not see them."""
-        return batch["label"] if self.classes else None
+    def classes_of(self, batch):
+        """Return the classes of examples: their labels, or the numbers of their combinations of attributes."""
+        names = self.config.diffusion.attributes
+        sizes = [len(self.spec.attribute_names[name]) for name in names]
+        return (
+            sum(batch[name] * math.prod(sizes[i + 1 :]) for i, name in enumerate(names))
+            if names
+            else batch.get("label")
+        )
+
+    def seen_label(self, batch):
+        """Return the classes of examples; None if the network does not see them."""
+        return self.classes_of(batch) if self.classes else None
+
+    def asked(self):
+        """Return the class of `sampling.label` or `sampling.words`; UserError if there is none of these words."""
+        words = self.config.sampling.words
+        if words is None:
+            return self.config.sampling.label
+        found = [
+            i for i, name in enumerate(self.class_names[: self.classes]) if set(name.split()) == set(words.split())
+        ]
+        if not found:
+            known = ", ".join(self.class_names[: self.classes]) or "none"
+            raise UserError(f"sampling.words={words!r} are those of no class; there are: {known}")
+        return found[0]
+
+    def bounds(self) -> bool:
+        """Return whether the variational bound says something of this model: a chain, trained on little noise too."""
+        return isinstance(self.process, Chain) and self.objective in losses.BOUNDING
 
     def evaluate(self, variables, batch, keys):
-        """Return the loss by bins of t and the variational bound in bits per dimension (DDPM eq. 5).
+        """Return the loss by bins of the level and, where it means something, the variational bound (DDPM eq. 5).
 
-        One random step stands for each bin, which estimates the sum over t = 2 ... T without bias; L_0 (t = 1) and L_T
+        One random level stands for each bin, which estimates the sum over t = 2 ... T without bias; L_0 (t = 1) and L_T
         are computed for every example.
         """
-        x0, label = images.to_model(batch["image"]), self.label_of(batch)
-        edges = np.round(np.linspace(1, self.schedule.T, TIMESTEP_BINS + 1)).astype(np.int32)
+        x0, label = images.to_model(batch["image"]), self.seen_label(batch)
 
-        def one_bin(_, limits):
-            low, high = limits  # the steps low + 1 ... high
-            bin_keys = random.fold_in(keys, high)
-            t = low + 1 + jnp.floor(random.uniform(random.fold_in(bin_keys, 0)) * (high - low)).astype(jnp.int32)
-            error, x0_hat = self.predict(variables.params, x0, t, random.fold_in(bin_keys, 1), label)
-            return None, (error, (high - low) * self.bits(x0, x0_hat, t))
+        def one_bin(_, number):
+            bin_keys = random.fold_in(keys, number)
+            level = self.process.draw((number + random.uniform(random.fold_in(bin_keys, 0))) / LEVEL_BINS)
+            error, x0_hat = self.predict(variables.params, x0, level, random.fold_in(bin_keys, 1), label)
+            return None, (error, self.chain_bits(x0, x0_hat, level))
 
-        _, (errors, chain) = jax.lax.scan(one_bin, None, (jnp.asarray(edges[:-1]), jnp.asarray(edges[1:])))
-        first = jnp.ones(len(x0), jnp.int32)
-        _, x0_hat = self.predict(variables.params, x0, first, random.fold_in(keys, 1), label)
+        _, (errors, chain) = jax.lax.scan(one_bin, None, jnp.arange(LEVEL_BINS))
+        by_level = {"loss": jnp.mean(errors, 0), "loss_by_timestep": errors.T}
+        if not self.bounds():
+            return by_level
+        first = self.process.at_step(jnp.ones(len(x0), jnp.int32))
+        _, x0_hat = self.predict(variables.params, x0, first, random.fold_in(keys, LEVEL_BINS), label)
         parts = {
-            "bits_prior": losses.prior_bits(self.schedule, x0),
+            "bits_prior": losses.prior_bits(self.process.schedule, x0),
             "bits_chain": jnp.sum(chain, 0),
-            "bits_decoder": self.bits(x0, x0_hat, first),
+            "bits_decoder": losses.decoder_bits(self.process.schedule, x0, jnp.clip(x0_hat, -1.0, 1.0)),
         }
-        total = {"bits_per_dimension": sum(parts.values()), **parts}
-        return {"loss": jnp.mean(errors, 0), "loss_by_timestep": errors.T, **total}
+        return {**by_level, "bits_per_dimension": sum(parts.values()), **parts}
 
-    def bits(self, x0, x0_hat, t):
-        """Return the bound's term of step t for the clipped prediction, as the sampler clips it."""
-        return losses.step_bits(self.schedule, x0, jnp.clip(x0_hat, -1.0, 1.0), t)
+    def chain_bits(self, x0, x0_hat, level):
+        """Return a bin's share of the bound, for the prediction clipped as the sampler does; 0 where there is none."""
+        if not self.bounds():
+            return jnp.zeros(len(x0))
+        schedule = self.process.schedule
+        bits = losses.chain_bits(schedule, x0, jnp.clip(x0_hat, -1.0, 1.0), level.time)
+        return schedule.T / LEVEL_BINS * bits
 
-    def denoise(self, params, label, x_t, t):
-        """Return the prediction of x0, with classifier-free guidance (Ho & Salimans 2022, eq. 6) if there are labels.
+    def denoise(self, params, label, x, level):
+        """Return the prediction of x0 at a level of numbers, with guidance if there are labels.
 
-        x0 = x0(any) + guidance (x0(label) - x0(any)): 1 is the plain conditional model, 0 the unconditional one.
+        x0 = x0(any) + guidance (x0(label) - x0(any)) (Ho & Salimans 2022, eq. 6): 1 is the plain conditional model, 0
+        the unconditional one. Outside of `sampling.guidance_interval`, ratios of noise to signal, the conditional model
+        is asked alone (Kynkäänniemi et al. 2024), which costs half.
         """
 
-        def predict_x0(x_t, t, label):
-            output = self.network.apply({"params": params["denoiser"]}, x_t, t, None, label)
-            return losses.to_x0(self.prediction, self.schedule, x_t, t, output)
+        def predict_x0(x, label):
+            levels = Level(*(jnp.broadcast_to(column, len(x)) for column in level))
+            return losses.to_x0(self.prediction, levels, x, self.ask(params, x, levels, label))
 
-        guidance = self.config.sampling.guidance
+        def guided(x):
+            both = jnp.concatenate([label, jnp.full_like(label, self.classes)])
+            given, free = jnp.split(predict_x0(jnp.tile(x, (2, 1, 1, 1)), both), 2)
+            return free + guidance * (given - free)
+
+        guidance, interval = self.config.sampling.guidance, tuple(self.config.sampling.guidance_interval)
         if not self.classes or guidance == 1.0:
-            return predict_x0(x_t, t, label)
-        both = jnp.concatenate([label, jnp.full_like(label, self.classes)])
-        given, free = jnp.split(predict_x0(jnp.tile(x_t, (2, 1, 1, 1)), jnp.tile(t, 2), both), 2)
-        return free + guidance * (given - free)
+            return predict_x0(x, label)
+        if not interval:
+            return guided(x)
+        inside = (level.noise > interval[0] * level.signal) & (level.noise <= interval[1] * level.signal)
+        return jax.lax.cond(inside, guided, lambda x: predict_x0(x, label), x)
 
     def generate(self, variables, batch, keys):
         """Run the reverse process."""
-        return {"images": images.to_uint8(self.reverse(variables, batch, keys).x)}
+        return {"images": images.to_uint8(self.reverse(variables, batch, keys, self.plan).x)}
 
-    def generate_chain(self, variables, batch, keys):
-        """Run the reverse process; return the "chain" [B, CHAIN_STATES + 1, H, W, C], too."""
-        result = self.reverse(variables, batch, keys, keep=CHAIN_STATES)
-        chain = jnp.concatenate([result.x_t, result.x[None]])
-        return {"images": images.to_uint8(result.x), "chain": images.to_uint8(jnp.moveaxis(chain, 0, 1))}
-
-    def reverse(self, variables, batch, keys, keep=0):
-        """Return what `samplers.sample` makes of noise."""
-        x_T = samplers.prior(self.schedule, random.fold_in(keys, 0), self.spec.image_shape)
-        steps = samplers.timesteps(self.schedule.T, self.sampling_steps)
-        denoise = functools.partial(self.denoise, variables.params, self.label_of(batch))
-        return samplers.sample(denoise, self.schedule, random.fold_in(keys, 1), x_T, steps, self.eta, keep=keep)
+    def reverse(self, variables, batch, keys, plan: Plan, keep: int = 0) -> samplers.Samples:
+        """Return what a plan makes of noise."""
+        x = samplers.prior(plan, random.fold_in(keys, 0), self.spec.image_shape)
+        denoise = functools.partial(self.denoise, variables.params, batch.get("label"))
+        return samplers.sample(denoise, plan, random.fold_in(keys, 1), x, keep=keep)
 
     def figures(self):
         return {
             "samples": self.draw_samples,
-            "reverse_chain": self.draw_reverse_chain,
-            "forward_chain": self.draw_forward_chain,
-            "loss": self.draw_loss,
+            "reverse_chain": functools.partial(figures.draw_reverse_chain, self),
+            "forward_chain": functools.partial(figures.draw_forward_chain, self),
+            "loss": figures.draw_loss,
         }
 
     def describe_samples(self):
-        guidance = [f"guidance {self.config.sampling.guidance}"] if self.classes else []
-        steps = f"{self.config.sampling.sampler}, {self.sampling_steps} steps"
+        sampling = self.config.sampling
+        steps = f"{sampling.sampler}, {self.sampling_steps} steps"
+        guidance = [f"guidance {sampling.guidance}"] if self.classes else []
+        if guidance and sampling.guidance_interval:
+            guidance[0] += " at noise {:g} to {:g} of the signal".format(*sampling.guidance_interval)
         return [steps, *super().describe_samples(), *guidance]
-
-    def draw_reverse_chain(self, trained: Trained) -> None:
-        """Draw a few samples on their way from noise (left) to image (right)."""
-        seed = self.config.sampling.seed
-        strips = self.sample(trained.variables, CHAIN_IMAGES, seed, self.generate_chain)["chain"]
-        caption = trained.caption.plus("reverse process, from x_T (left) to x_0 (right)")
-        save_strips(trained.workdir.figures / "reverse_chain.png", strips, caption)
-
-    def draw_forward_chain(self, trained: Trained) -> None:
-        """Draw a few test images sinking into noise."""
-        x0 = images.to_model(jnp.asarray(trained.examples(CHAIN_IMAGES)["image"]))
-        keys = random.example_keys(jax.random.key(self.config.sampling.seed), jnp.arange(len(x0)))
-        steps = np.round(np.linspace(0, self.schedule.T, CHAIN_STATES + 1)).astype(int)
-        chain = images.to_uint8(samplers.forward_chain(self.schedule, keys, x0, steps))
-        caption = trained.caption.plus(f"forward process, t = {', '.join(map(str, steps))}")
-        save_strips(trained.workdir.figures / "forward_chain.png", np.moveaxis(np.asarray(chain), 0, 1), caption)
-
-    def draw_loss(self, trained: Trained) -> None:
-        """Plot the training and validation loss over the steps."""
-        save_curves(trained.workdir.figures / "loss.png", trained.workdir.metrics, ["loss"], trained.caption)
-
-
-def sampling_plan(sampling: ConfigDict, T: int) -> tuple[int, float]:
-    """Return (number of steps, eta); by default DDIM takes 50 steps and the ancestral sampler all T.
-
-    Raises:
-        UserError: a number of steps that it cannot take.
-    """
-    ancestral = sampling.sampler == "ancestral"
-    steps = sampling.steps if sampling.steps is not None else (T if ancestral else min(50, T))
-    samplers.timesteps(T, steps)
-    return steps, 1.0 if ancestral else sampling.eta

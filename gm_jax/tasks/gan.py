@@ -9,7 +9,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from gm_jax import images, parallel, random
@@ -23,12 +22,12 @@ from gm_jax.optim import ema_decays
 from gm_jax.stages import Phase, Result
 from gm_jax.state import Tree, Variables
 from gm_jax.step import AXIS
+from gm_jax.tasks.collapse import CollapseAlarm
 from gm_jax.tasks.gan_figures import GANFigures
 from gm_jax.tasks.gan_settings import check_settings, check_slope
 from gm_jax.tasks.task import DataSpec, check_labels
 
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
-COMPARED = 1000  # real images whose pairs tell how alike images are
 
 
 class GAN(GANFigures):
@@ -48,7 +47,7 @@ class GAN(GANFigures):
         self.settings = config.gan
         self.classes = len(spec.label_names) if config.gan.conditional else 0
         self.game = make_adversarial(config.gan.loss)
-        self.real_similarity: float | None = None  # of pairs of held-out images; measured when first asked for
+        self.alarm = CollapseAlarm(config.gan.collapse_alarm, bool(self.classes))
         check_settings(config, self.classes)
         self.generator, self.discriminator = make_gan(
             image_shape=spec.image_shape, classes=self.classes, axis_name=AXIS, **config.model
@@ -83,7 +82,7 @@ class GAN(GANFigures):
         The average of many generators' statistics is not that of their averaged parameters, by which activations vary
         less: samples came out grey and alike. These are the standing statistics of BigGAN (Brock et al. 2019).
         """
-        averaged = ema_decays(self.config, [GENERATOR])[GENERATOR] is not None
+        averaged = ema_decays(self.config, [GENERATOR], self.config.batch_size)[GENERATOR] is not None
         if not averaged or "batch_stats" not in variables.model_state[GENERATOR]:
             return variables
         return variables._replace(model_state=self.measure_statistics(variables))
@@ -202,23 +201,7 @@ class GAN(GANFigures):
         }
 
     def warnings(self, scores, held_out):
-        """Warn where samples are more alike than real images by `collapse_alarm` of what is possible.
-
-        Copies of one image have similarity 1; of two, they exceed real images by about half of the rest. A pair of a
-        conditional model is of one class, whose images are more alike than others.
-        """
-        if self.real_similarity is None:
-            real = np.asarray(held_out["image"][:COMPARED], np.float32) / 127.5 - 1.0
-            classes = held_out["label"][:COMPARED] if self.classes else np.zeros(len(real), np.int32)
-            self.real_similarity = diversity.mean_similarity(real, classes)
-        real, found, alarm = self.real_similarity, scores["similarity"], self.settings.collapse_alarm
-        if found <= real + alarm * (1.0 - real):
-            return []
-        return [
-            f"the mean cosine similarity of two samples is {found:.3f}, of two real images {real:.3f}"
-            f"{' (pairs of one class)' if self.classes else ''}: the generator may have collapsed to a few images "
-            f"(gan.collapse_alarm={alarm})"
-        ]
+        return self.alarm(scores["similarity"], held_out)
 
     def render(self, variables, batch, keys):
         """Return the images of the latents "z" of a batch, under its labels."""

@@ -1,6 +1,7 @@
 """The figures of GANs: what latents draw, and how training went."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -84,13 +85,21 @@ class GANFigures(Task):
 
     def draw_arithmetic(self, trained: Trained) -> None:
         """Draw what `sampling.arithmetic` asks for, such as "red circle - circle + square"."""
+        self.save_arithmetic(trained, self.draw_latents(CANDIDATES, self.config.sampling.seed), self.render_all)
+
+    def save_arithmetic(self, trained: Trained, latents: np.ndarray, decode: Callable, shell: bool = True) -> None:
+        """Draw what `sampling.arithmetic` asks for with latents [n, ...] of samples; see `arithmetic.save_arithmetic`.
+
+        `decode` is (trained, latents) -> images.
+        """
         expression, seed = self.config.sampling.arithmetic, self.config.sampling.seed
         judge = trained.judge() if any(term.words for term in parse(expression)) else None
         save_arithmetic(
             trained.workdir.figures / "arithmetic.png",
             expression,
-            self.draw_latents(CANDIDATES, seed),
-            functools.partial(self.render_all, trained),
+            latents,
+            functools.partial(decode, trained),
             judge,
             trained.caption.plus(f"samples of seed {seed}"),
+            shell=shell,
         )

@@ -94,6 +94,22 @@ def take(data: Batch, n: int | None) -> dict[str, np.ndarray]:
     return {**data, "position": np.arange(len(data["image"]), dtype=np.int32)}
 
 
+class Translation(NamedTuple):
+    """Images of one source, uint8 [n, H, W, C], as images of another.
+
+    Attributes:
+        source: what was translated.
+        made: the translations.
+        target: images of the other source.
+        words: what a judge says of the images of either; "" where nothing does.
+    """
+
+    source: np.ndarray
+    made: np.ndarray
+    target: np.ndarray
+    words: tuple[str, str] = ("", "")
+
+
 class Row(NamedTuple):
     """One run's images in a picture that has a row for each run.
 
@@ -129,6 +145,7 @@ class Task(abc.ABC):
         watched: the validation metrics that the progress bar shows.
         units: what the numbers in evaluation.json are measured in, by name, where that needs saying.
         classes: how many the samples are asked for; 0: they are not conditional.
+        class_names: what they are called, or what the classes of the data are; of several words, all hold.
         generate: draws samples; None: this task draws none.
     """
 
@@ -147,6 +164,7 @@ class Task(abc.ABC):
         """
         self.config = config
         self.spec = spec
+        self.class_names: Sequence[str] = spec.label_names
         self._compiled: dict[Any, Callable] = {}
 
     def sources(self) -> dict[str, Source]:
@@ -185,6 +203,10 @@ class Task(abc.ABC):
     def stages(self) -> Sequence[Stage]:
         """Return the stages of the training; one, unless phases or batch size change on the way."""
         return [Stage(0, self.phases(), self.config.batch_size)]
+
+    def remember(self, stage: int, variables: Variables) -> dict[str, Tree]:
+        """Return the memory with which a stage after the first begins, from the averaged variables at its border."""
+        return variables.memory
 
     @abc.abstractmethod
     def validate(self, variables: Variables, batch: Batch, keys: jax.Array) -> dict[str, jax.Array]:
@@ -238,10 +260,18 @@ class Task(abc.ABC):
             return None
         batch = {"position": np.arange(first, first + n, dtype=np.int32)}
         if self.classes:
-            asked = self.config.sampling.label
+            asked = self.asked()
             batch["label"] = batch["position"] % self.classes if asked is None else np.full(n, asked, np.int32)
         drawn = self.apply(generate, variables, batch, seed)
         return {**drawn, "labels": batch["label"]} if self.classes else drawn
+
+    def asked(self) -> int | None:
+        """Return the class that samples shall show; None: all in turn."""
+        return self.config.sampling.label
+
+    def classes_of(self, batch: Batch) -> np.ndarray | None:
+        """Return the classes of examples; None: they have none."""
+        return batch.get("label")
 
     def rows(self, trained: Trained, n: int) -> dict[str, Row]:
         """Return the images by which the runs of a sweep are compared, by the picture's name; by default samples."""
@@ -258,12 +288,14 @@ class Task(abc.ABC):
         grid = self.sample(trained.variables, n, seed)["images"]
         save_grid(trained.workdir.figures / "samples.png", grid, 8, trained.caption.plus(*self.describe_samples()))
 
-    def draw_progress(self, trained: Trained) -> None:
-        """Draw `figures/samples_<step>.png` in training, if the task can sample."""
-        result = self.sample(trained.variables, self.config.sampling.n, self.config.sampling.seed)
-        if result is not None:
-            path = trained.workdir.figures / f"samples_{trained.step:07d}.png"
-            save_grid(path, result["images"], 8, trained.caption)
+    def preview(self, trained: Trained) -> tuple[np.ndarray, int] | None:
+        """Return the images that show progress during training, always of the same, and the columns of their grid."""
+        drawn = self.sample(trained.variables, self.config.sampling.n, self.config.sampling.seed)
+        return None if drawn is None else (drawn["images"], 8)
+
+    def translations(self, trained: Trained) -> dict[str, Translation]:
+        """Return what a task of several sources makes of the evaluated examples, by direction; {}: nothing."""
+        return {}
 
     def describe_samples(self) -> list[str]:
         """Return what the caption of samples says of them."""

@@ -1,0 +1,27 @@
+"""T7: CycleGAN between paintings of Monet and photographs.
+
+    python -m gm_jax.main --config=configs/cyclegan_monet2photo.py    # for a GPU: TFDS's cycle_gan/monet2photo, or
+      ... --config.dataset.folder=DIR    # a folder with trainA, trainB, testA and testB, as the authors' archive has it
+      ... --mode=translate --config.translate.input=FOLDER --config.translate.direction=ab
+
+All settings are the paper's (Zhu et al. 2017): 9 residual blocks, PatchGANs of 70 pixels, least squares, lambda 10,
+half of that for identity, a pool of 50, Adam at 2e-4 with beta1 0.5, single images, 100 epochs at that rate and 100
+on the way to 0. Images are resized to 286 pixels, of which a random part of 256 is mirrored at random; test images
+show their middle. The identity loss keeps the colours of a painting, as the paper shows.
+"""
+
+from gm_jax.defaults import cyclegan_config, set_epochs
+
+
+def get_config():
+    config = cyclegan_config()
+    config.rows = ("B5", "T7")
+    config.dataset.name = "cycle_gan/monet2photo"
+    config.dataset.image_size = 286
+    config.dataset.validation = 50
+    for name in "ab":
+        config.domains[name].split, config.domains[name].test = f"train{name.upper()}", f"test{name.upper()}"
+    config.cyclegan.crop = 256
+    set_epochs(config, epochs=200, checkpoint_epochs=5, evaluate_epochs=5)
+    config.epochs.optim.hold_steps = 100
+    return config

@@ -1,0 +1,47 @@
+"""Diffusion where the truth is known: drawn shapes, 32x32, and with `conditional` on demand.
+
+    python -m gm_jax.main --config=configs/ddpm_shapes.py
+    python -m gm_jax.main --config=configs/ddpm_shapes.py:conditional
+      ... --mode=sample --config.sampling.words="small green square"
+      ... --mode=evaluate --config.evaluation.judge=shapes --config.evaluation.samples=1000
+
+`conditional` sees size, colour and shape together, 36 classes: `judged_accuracy` is the share of samples that show what
+was asked for, by the exact reader. The network is `ddpm_mnist`'s for colour.
+"""
+
+from gm_jax.defaults import check_variant, diffusion_config
+
+VARIANTS = ("conditional",)
+
+
+def get_config(variant=""):
+    check_variant(variant, *VARIANTS)
+    config = diffusion_config()
+    config.dataset.name = "shapes"
+    config.batch_size = 128
+    config.steps_per_call = 5
+
+    config.model.width = 64
+    config.model.multipliers = (1,)
+    config.model.blocks = 1
+    config.model.dense = 1024
+    config.model.space_to_depth = 4
+
+    config.diffusion.schedule = "cosine"
+    config.diffusion.prediction = config.diffusion.objective = "image"
+    if variant == "conditional":
+        config.diffusion.conditional = True
+        config.diffusion.attributes = ("size", "colour", "shape")
+
+    config.optim.learning_rate = 1e-3
+    config.optim.warmup_steps = 100
+    config.optim.decay = "cosine"
+    config.optim.beta2 = 0.99
+    config.optim.clip_norm = 1.0
+    config.optim.ema_decay = 0.998
+    config.steps = config.optim.decay_steps = 3000
+    config.evaluate_every = config.checkpoint_every = 500
+    config.evaluation.n = 1000
+    config.sampling.sampler = "dpm_solver"
+    config.sampling.steps = 15
+    return config

@@ -1,0 +1,60 @@
+"""Figures of a diffusion model: the way from noise to images, the way back, and the loss."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gm_jax import images, random
+from gm_jax.figures.curves import save_curves
+from gm_jax.figures.grid import save_strips
+from gm_jax.samplers.diffusion import diffuse
+from gm_jax.samplers.processes import Level
+from gm_jax.tasks.task import Task, Trained
+
+CHAIN_STATES = 10  # pictures in a strip of the chain
+CHAIN_IMAGES = 8  # strips in its figure
+
+
+def generate_chain(task: Task, variables, batch, keys) -> dict[str, jax.Array]:
+    """Run the reverse process; return "images" and the "chain" [B, CHAIN_STATES + 1, H, W, C] that leads to them.
+
+    States are scaled down by what noise adds to them, so that those of an exploding chain are not all white.
+    """
+    result = task.reverse(variables, batch, keys, task.plan, keep=CHAIN_STATES)
+    signal, noise = (column[result.kept] for column in task.plan.level[:2])
+    shrink = jnp.asarray(1 / np.hypot(signal, noise), jnp.float32).reshape(-1, 1, 1, 1, 1)
+    chain = jnp.concatenate([shrink * result.states, result.x[None]])
+    return {"images": images.to_uint8(result.x), "chain": images.to_uint8(jnp.moveaxis(chain, 0, 1))}
+
+
+def draw_reverse_chain(task: Task, trained: Trained) -> None:
+    """Draw a few samples on their way from noise (left) to image (right)."""
+
+    def generate(variables, batch, keys):
+        return generate_chain(task, variables, batch, keys)
+
+    strips = task.sample(trained.variables, CHAIN_IMAGES, task.config.sampling.seed, generate)["chain"]
+    caption = trained.caption.plus("reverse process, from noise (left) to image (right)")
+    save_strips(trained.workdir.figures / "reverse_chain.png", strips, caption)
+
+
+def draw_forward_chain(task: Task, trained: Trained) -> None:
+    """Draw a few test images sinking into noise."""
+    x0 = images.to_model(jnp.asarray(trained.examples(CHAIN_IMAGES)["image"]))
+    epsilon = random.normal(
+        random.example_keys(jax.random.key(task.config.sampling.seed), jnp.arange(len(x0))), x0.shape[1:]
+    )
+    levels = task.process.evenly(min(CHAIN_STATES, task.process.most))
+    count = len(levels.noise)
+    shrink = 1 / np.hypot(levels.signal, levels.noise)
+    chain = [shrink[i] * diffuse(Level(*(column[i] for column in levels)), x0, epsilon) for i in reversed(range(count))]
+    caption = trained.caption.plus(
+        f"forward process, noise {', '.join(f'{noise:.2g}' for noise in levels.noise[::-1])}"
+    )
+    strips = np.moveaxis(np.asarray(images.to_uint8(jnp.stack(chain))), 0, 1)
+    save_strips(trained.workdir.figures / "forward_chain.png", strips, caption)
+
+
+def draw_loss(trained: Trained) -> None:
+    """Plot the training and validation loss over the steps."""
+    save_curves(trained.workdir.figures / "loss.png", trained.workdir.metrics, ["loss"], trained.caption)
