@@ -32,6 +32,7 @@ DATA = {  # image shape and classes of each data set
     "cifar10": ((32, 32, 3), 10),
     "faces64": ((64, 64, 3), 7),
     "shapes": ((32, 32, 3), 3),
+    "cycle_gan/horse2zebra": ((286, 286, 3), 2),
 }
 EXAMPLES = 4096  # random ones: speed does not depend on what the images show
 
@@ -73,6 +74,8 @@ def open_experiment(experiment: str, batch_size: int | None = None, **changes: A
         config.batch_size = config.sampling.n = batch_size
     if config.task == "diffusion":
         config.diffusion.conditional = False  # the peers know the unconditional network
+    for domain in config.get("domains", {}).values():
+        domain.attribute = None  # what is random has none
     config.sampling.batch_size = config.sampling.n  # all at once, and no more of them
     config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
     shape, classes = DATA[config.dataset.name]

@@ -37,6 +37,22 @@ EVERY_CONFIG = {
 BY_TASK = {
     "autoencoder": {"dataset.name": "digits", "model.latent_dim": 6, "sampling.batch_size": 40},
     "classifier": {"dataset.name": "digits", "classifier.mean": (0.5,), "classifier.std": (0.5,)},
+    "cyclegan": {
+        "dataset.name": "shapes",
+        "dataset.image_size": 16,
+        "dataset.validation": 50,
+        **{f"domains.{name}.split": "train" for name in "ab"},
+        **{f"domains.{name}.test": "test" for name in "ab"},
+        **{f"domains.{name}.attribute": "shape" for name in "ab"},
+        **{"domains.a.value": "circle", "domains.b.value": "square"},
+        "model.generator.width": 2,
+        "model.generator.blocks": 1,
+        "model.discriminator.width": 2,
+        "model.discriminator.layers": 1,
+        "cyclegan.crop": 12,
+        "cyclegan.pool": 10,
+        "optim.hold_steps": 4,
+    },
     "diffusion": {
         "dataset.name": "digits",
         "model.width": 8,
