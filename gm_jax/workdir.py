@@ -11,7 +11,6 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from gm_jax.defaults.base import base_config
 from gm_jax.defaults.table import flatten, starting_config
 from gm_jax.errors import UserError
 
