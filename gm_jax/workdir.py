@@ -11,8 +11,7 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from gm_jax.defaults.base import base_config
-from gm_jax.defaults.table import flatten
+from gm_jax.defaults.table import flatten, starting_config
 from gm_jax.errors import UserError
 
 # Keys that cannot change the numbers of a run, so that they may differ when it goes on. Where the data lie is such a
@@ -178,8 +177,12 @@ class Workdir:
 
 
 def new_keys(saved: dict[str, Any]) -> dict[str, Any]:
-    """Return the keys that every config has by now and a flat one of an earlier day has not, with their defaults."""
-    return {key: value for key, value in flatten(base_config(saved["task"])).items() if key not in saved}
+    """Return the keys that a task's configs have by now and a flat one of an earlier day has not, with their defaults.
+
+    Those of the networks are a config's own.
+    """
+    defaults = flatten(starting_config(saved["task"]))
+    return {key: value for key, value in defaults.items() if key not in saved and not key.startswith("model.")}
 
 
 def refuse_changes(saved: dict[str, Any], config: dict[str, Any], where: Path) -> None:

@@ -368,8 +368,8 @@ def test_a_label_is_drawn_on_demand_and_arithmetic_judged_where_it_has_words(tmp
     monkeypatch.setattr(gan_figures, "CANDIDATES", 11)
     assert "classes" in task.figures()
     task.figures()["arithmetic"](run)
-    expression, candidates, decode, judge, _ = seen["arithmetic.png"]
-    assert (expression, judge) == ("0,3 - 8", None)
+    expression, candidates, decode, judge, _, shell = seen["arithmetic.png"]
+    assert (expression, judge, shell) == ("0,3 - 8", None, True)
     np.testing.assert_allclose(candidates, latents(11, 0), atol=1e-6)
     np.testing.assert_array_equal(decode(z), task.render_all(run, z))
     task.config.sampling.arithmetic = "red - 3"  # some words are enough to ask the judge

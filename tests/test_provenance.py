@@ -93,9 +93,11 @@ def test_a_run_from_before_a_key_goes_on_with_its_default(run, tmp_path):
     old = Workdir(tmp_path / "old")
     config = json.loads((old.path / "config.json").read_text())
     del config["evaluation"]["inception"], config["evaluation"]["extractors"], config["optim"]["nesterov"]
+    del config["gan"]["collapse_alarm"]  # a key of the task
     (old.path / "config.json").write_text(json.dumps(config))
     again = open_trained("gan_mnist", {"evaluation.inception": "file"}, old)
     assert list(again.config.evaluation.extractors) == ["pixels"] and again.config.evaluation.inception == "file"
+    assert again.config.gan.collapse_alarm == 0.3
     old.check(run.config)
     run_with = shrunk("gan_mnist", steps=4, optim__nesterov=True)
     with pytest.raises(UserError, match=r"optim.nesterov \(False there, True now\)"):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import pytest
 
 from gm_jax.workdir import read_metrics
+from tests.test_stylegan import GROWTH
 from tests.tiny import CONFIGS, EVERY_GAN_OPTION, ROOT, flags, gm_jax, train_tiny
 
 
@@ -47,6 +48,13 @@ CHAINS = {
             ("SIGKILL", "save", 12),
         ],
         {8, 12},
+    ),
+    # A fade from 4 to 8 pixels between steps 4 and 8: stopped at its beginning and in its middle, killed soon after;
+    # what its borders leave in the memory is in the figures.
+    "stylegan_shapes": Chain(
+        GROWTH,
+        [("SIGTERM", "call", 2), ("SIGTERM", "call", 4), ("SIGKILL", "step", 8)],
+        {6, 8},
     ),
     # Augmentation, dropout.
     "fnn_cifar10:modern": Chain(

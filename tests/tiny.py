@@ -73,6 +73,16 @@ BY_TASK = {
     },
     "gaussian_mixture": {"dataset.name": "digits", "model.components": 3, "model.dimensions": 4},
     "naive_bayes": {"dataset.name": "digits"},
+    "stylegan": {
+        "dataset.name": "shapes",
+        "dataset.image_size": 16,
+        "model.latent_dim": 8,
+        "model.mapping_layers": 2,
+        "model.channels": (4, 4, 4),
+        "growth.batch_sizes": (),
+        "project.steps": 30,
+        "sampling.batch_size": 40,
+    },
     "vae": {"dataset.name": "digits", "evaluation.importance_samples": 4, "sampling.batch_size": 40},
 }
 GAN = ("generator", "discriminator")

@@ -7,13 +7,14 @@ from gm_jax.defaults.classifier import CIFAR10, MNIST, classifier_config
 from gm_jax.defaults.cyclegan import cyclegan_config
 from gm_jax.defaults.diffusion import diffusion_config
 from gm_jax.defaults.gan import SMALL_DCGAN, TUTORIAL_DCGAN, gan_config
-from gm_jax.defaults.stylegan import stylegan_config
+from gm_jax.defaults.stylegan import SMALL_STYLEGAN, stylegan_config
 from gm_jax.defaults.vae import vae_config
 
 __all__ = [
     "CIFAR10",
     "MNIST",
     "SMALL_DCGAN",
+    "SMALL_STYLEGAN",
     "TUTORIAL_DCGAN",
     "autoencoder_config",
     "base_config",

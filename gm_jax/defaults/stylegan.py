@@ -21,6 +21,9 @@ RANGES = {
     "project.candidates": "[1, inf)",
 }
 
+# Values of `config.model` of networks for 64 pixels that fit a CPU.
+SMALL_STYLEGAN = {"latent_dim": 128, "mapping_layers": 4, "channels": (128, 128, 64, 32, 16)}
+
 
 def stylegan_config() -> ConfigDict:
     """Return what every StyleGAN starts from: the settings of Karras et al. 2019, for small images those of one GPU."""

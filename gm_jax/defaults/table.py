@@ -36,6 +36,12 @@ def of_task(task: str, name: str, default: Any) -> Any:
     return getattr(importlib.import_module(module), name, default) if importlib.util.find_spec(module) else default
 
 
+def starting_config(task: str) -> ConfigDict:
+    """Return what the configs of a task start from."""
+    make = of_task(task, f"{task}_config", None)
+    return make() if make else base.base_config(task)
+
+
 def ranges(task: str) -> dict[str, Range]:
     """Return the range of each key that has one, for a task of `gm_jax.tasks`."""
     return {**base.RANGES, **of_task(task, "RANGES", {})}

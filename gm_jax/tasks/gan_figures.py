@@ -101,5 +101,5 @@ class GANFigures(Task):
             functools.partial(decode, trained),
             judge,
             trained.caption.plus(f"samples of seed {seed}"),
-            shell=shell,
+            shell,
         )

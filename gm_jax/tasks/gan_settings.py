@@ -45,7 +45,7 @@ def check_arithmetic(config: ConfigDict) -> None:
             f"sampling.arithmetic={expression!r} has words, for which it needs a judge: give "
             "--config.evaluation.judge=WORKDIR of a trained classifier, or =shapes, or name samples by their numbers"
         )
-    if config.gan.conditional and config.sampling.label is None:
+    if config.gan.get("conditional") and config.sampling.label is None:
         raise UserError("sampling.arithmetic needs samples of one class here: give sampling.label, too")
 
 
