@@ -57,7 +57,8 @@ def rate_factor(optim: ConfigDict) -> Callable[[int], float]:
             return (1 + step) / warmup
         if optim.decay == "constant":
             return 1.0
-        done = min(1.0, (step - warmup) / (optim.decay_steps - warmup))
+        begin = max(warmup, optim.hold_steps)
+        done = min(1.0, max(0.0, (step - begin) / (optim.decay_steps - begin)))
         return 1.0 - done if optim.decay == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
 
     return factor
