@@ -94,7 +94,8 @@ class Torch:
         self.images = torch.from_numpy(data["image"]).to(device)
         self.labels = torch.from_numpy(data["label"]).long().to(device)
         batches = Stage(0, self.peer.phases, config.batch_size).batches
-        self.index = torch.randint(len(self.images), (batches, config.batch_size), device=device)
+        count = config.batch_size * getattr(self.peer, "sources", 1)
+        self.index = torch.randint(len(self.images), (batches, count), device=device)
         self.parameters = sum(p.numel() for p in trainable(self.networks))
 
     def precision(self) -> torch.autocast:

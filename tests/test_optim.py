@@ -143,7 +143,7 @@ def test_a_network_may_have_settings_of_its_own():
     ],
 )
 def test_learning_rates_warm_up_and_decay(changes, rates):
-    """Warm-up is linear from peak / warmup_steps; the decay begins at hold_steps and ends at decay_steps, counted from step 0."""
+    """Warm-up is linear from peak / warmup_steps; the decay begins at hold_steps and ends at decay_steps."""
     schedule = learning_rate(settings(**changes).optim)
     for step, share in rates.items():
         np.testing.assert_allclose(schedule(step), RATE * share, atol=1e-7)
