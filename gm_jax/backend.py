@@ -15,7 +15,7 @@ VERSIONS_WITH_YNNPACK = (0, 10), (0, 12)  # of JAX, first and last: another migh
 
 # glibc's malloc.h: settings of `mallopt`, and the values that make it keep what is freed.
 KEEP_FREED_MEMORY = {
-    "M_TRIM_THRESHOLD": (-1, 2**31 - 1),  # give nothing back to the kernel
+    "M_TRIM_THRESHOLD": (-1, -1),  # give nothing back to the kernel, however much it is
     "M_TOP_PAD": (-2, 2**26),  # ask it for 64 MiB at once
     "M_MMAP_MAX": (-4, 0),  # take large blocks from the heap, too
     "M_ARENA_MAX": (-8, 1),  # one heap for all threads: those of the others do not hold large blocks
