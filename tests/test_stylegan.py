@@ -55,7 +55,13 @@ class ToyDiscriminator(nn.Module):
 def make(**changes):
     """A task with toy networks for grey images of 16 pixels, which begins with 8, and variables."""
     sizes = {"batch_size": 8, "growth__batch_sizes": (8, 16), "growth__rates": (1.0, 1.5), "steps": 20}
-    growth = {"growth__stable": 16, "growth__fade": 64, "model__channels": (4, 4, 4), "model__latent_dim": LATENTS}
+    growth = {
+        "growth__first": 8,
+        "growth__stable": 16,
+        "growth__fade": 64,
+        "model__channels": (4, 4, 4),
+        "model__latent_dim": LATENTS,
+    }
     config = shrunk("stylegan_shapes", **{**sizes, **growth, "gan__r1_every": 1, **changes})
     task = make_task(config, DataSpec((SIDE, SIDE, 1)))
     task.mapping, task.synthesis, task.discriminator = ToyMapping(), ToySynthesis(), ToyDiscriminator()
@@ -75,7 +81,7 @@ def images_of(n):
 def test_growth_doubles_and_fades():
     """Batches, rates and lengths by resolution: in whole calls, at least so many images; the last has no end."""
     config = shrunk("stylegan_shapes", batch_size=8, growth__batch_sizes=(8, 16), growth__rates=(1.0, 1.5))
-    config.growth.update({"stable": 100, "fade": 200})
+    config.growth.update({"first": 8, "stable": 100, "fade": 200})
     config.steps_per_call = 3
     planned = spans(config, 4)
     assert [(s.side, s.fades, s.batch_size, s.rate) for s in planned] == [
@@ -517,7 +523,7 @@ GROWTH = {  # 8 pixels for four steps, then 16 fade in over eight, four of which
     **dict(
         dataset__image_size=16, model__channels=(4, 4, 4), model__latent_dim=4, model__mapping_layers=1, gan__r1=0.0
     ),
-    **dict(growth__stable=32, growth__fade=64, steps=8, steps_per_call=2),
+    **dict(growth__first=8, growth__stable=32, growth__fade=64, steps=8, steps_per_call=2),
     **dict(log_every=2, checkpoint_every=2, evaluate_every=8),
 }
 
