@@ -16,6 +16,8 @@ OWN = "test_optim::test_a_network_may_have_settings_of_its_own"
 EPOCHS = "test_configs::test_epochs_become_steps_once_the_data_are_known"
 MEASURED = "test_measure::test_every_number_says_what_it_is_of"
 DURING = "test_measure::test_training_is_scored_by_validation_images_and_the_best_checkpoint_chosen_so"
+GROWTH = "test_stylegan::test_growth_doubles_and_fades"
+PROJECT = "test_stylegan::test_mode_project_writes_what_figures_read"
 FOUND = "test_data::test_environment_then_home"
 
 SHOWN_BY = {
@@ -118,6 +120,20 @@ SHOWN_BY = {
     "gan.r1": "test_gan_phases::test_r1_is_of_real_images_and_stronger_the_rarer",
     "gan.r1_every": "test_gan_phases::test_r1_is_of_real_images_and_stronger_the_rarer",
     "gan.collapse_alarm": "test_gan::test_collapse_is_warned_of",
+    "gan.mixing": "test_stylegan::test_mixing_changes_the_layers_behind_a_cut_alone",
+    "growth.first": GROWTH,
+    "growth.stable": GROWTH,
+    "growth.fade": GROWTH,
+    "growth.batch_sizes": GROWTH,
+    "growth.rates": GROWTH,
+    "optim.generator.ema_half_life": "test_optim::test_an_average_may_forget_a_half_in_so_many_images",
+    "sampling.truncation": "test_stylegan::test_samples_are_truncated_towards_the_mean_and_seen_at_the_level_reached",
+    "sampling.between": "test_stylegan::test_figure_between_latents_in_files",
+    "project.input": PROJECT,
+    "project.layers": PROJECT,
+    "project.steps": PROJECT,
+    "project.learning_rate": PROJECT,
+    "project.candidates": PROJECT,
     "diffusion.timesteps": DIFFUSION,
     "diffusion.schedule": "test_samplers::test_schedules_are_found_by_name_and_mistakes_are_named",
     "diffusion.beta_start": "test_evaluate::test_a_chain_that_ends_before_the_prior_is_refused",

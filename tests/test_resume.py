@@ -49,11 +49,10 @@ CHAINS = {
         ],
         {8, 12},
     ),
-    # A fade from 4 to 8 pixels between steps 4 and 8: stopped at its beginning and in its middle, killed soon after;
-    # what its borders leave in the memory is in the figures.
+    # A fade from 8 to 16 pixels from step 4 on: stopped on the border, killed in the fade, stopped there and killed.
     "stylegan_shapes": Chain(
         GROWTH,
-        [("SIGTERM", "call", 2), ("SIGTERM", "call", 4), ("SIGKILL", "step", 8)],
+        [("SIGTERM", "call", 2), ("SIGKILL", "step", 6), ("SIGTERM", "call", 4), ("SIGKILL", "save", 8)],
         {6, 8},
     ),
     # Augmentation, dropout.
