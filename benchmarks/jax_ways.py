@@ -34,7 +34,8 @@ DATA = {  # image shape and classes of each data set
     "shapes": ((32, 32, 3), 3),
     "cycle_gan/horse2zebra": ((286, 286, 3), 2),
 }
-EXAMPLES = 4096  # random ones: speed does not depend on what the images show
+EXAMPLES = 4096  # random ones, of large images fewer: speed does not depend on what they show
+BYTES = 2**27  # of images at most
 
 
 class RandomExperiment(Experiment):
@@ -50,8 +51,9 @@ class RandomExperiment(Experiment):
     def data(self) -> dict[str, np.ndarray]:
         """Random images and labels."""
         generator = np.random.default_rng(0)
-        image = generator.integers(0, 256, (EXAMPLES, *self.spec.image_shape), np.uint8)
-        return {"image": image, "label": generator.integers(0, len(self.spec.label_names), EXAMPLES, np.int32)}
+        n = examples(self.spec.image_shape)
+        image = generator.integers(0, 256, (n, *self.spec.image_shape), np.uint8)
+        return {"image": image, "label": generator.integers(0, len(self.spec.label_names), n, np.int32)}
 
     def resident(self) -> dict[str, dict[str, np.ndarray]]:
         """The examples of every source of the task."""
@@ -82,6 +84,11 @@ def open_experiment(experiment: str, batch_size: int | None = None, **changes: A
     return RandomExperiment(experiment, config, DataSpec(shape, tuple(map(str, range(classes)))))
 
 
+def examples(image_shape: tuple[int, int, int]) -> int:
+    """Return how many random images of a shape there are."""
+    return min(EXAMPLES, BYTES // math.prod(image_shape))
+
+
 def parameters(experiment: Experiment) -> int:
     """Return the number of trainable parameters of all networks."""
     return sum(leaf.size for leaf in jax.tree.leaves(experiment.state_shapes().params))
@@ -106,8 +113,9 @@ def bare_call(experiment: Experiment, phases: Sequence[Phase] | None = None) -> 
 def training_batches(experiment: Experiment, steps: int) -> dict[str, dict[str, np.ndarray]]:
     """Return the numbers of random examples for so many steps, as the loop gives them to a call."""
     stage = experiment.stages[0]
+    n = examples(experiment.spec.image_shape)
     shape, generator = (steps, stage.batches, stage.batch_size), np.random.default_rng(1)
-    numbers = {source: generator.integers(0, EXAMPLES, shape, np.int32) for source in experiment.task.sources()}
+    numbers = {source: generator.integers(0, n, shape, np.int32) for source in experiment.task.sources()}
     return parallel.split_batches({source: {"index": index} for source, index in numbers.items()})
 
 

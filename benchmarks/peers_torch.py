@@ -57,7 +57,8 @@ def rate_factor(optim: ConfigDict) -> Callable[[int], float]:
             return (1 + step) / warmup
         if optim.decay == "constant":
             return 1.0
-        done = min(1.0, (step - warmup) / (optim.decay_steps - warmup))
+        begin = max(warmup, optim.hold_steps)
+        done = min(1.0, max(0.0, (step - begin) / (optim.decay_steps - begin)))
         return 1.0 - done if optim.decay == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
 
     return factor
@@ -93,7 +94,8 @@ class Torch:
         self.images = torch.from_numpy(data["image"]).to(device)
         self.labels = torch.from_numpy(data["label"]).long().to(device)
         batches = Stage(0, self.peer.phases, config.batch_size).batches
-        self.index = torch.randint(len(self.images), (batches, config.batch_size), device=device)
+        count = config.batch_size * getattr(self.peer, "sources", 1)
+        self.index = torch.randint(len(self.images), (batches, count), device=device)
         self.parameters = sum(p.numel() for p in trainable(self.networks))
 
     def precision(self) -> torch.autocast:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from benchmarks.torch_generative import CODERS, GANS, VAENetwork
 from benchmarks.torch_networks import CLASSIFIERS, UNet
+from benchmarks.torch_translation import PatchGAN, ResidualGenerator
 from gm_jax.losses.diffusion import PREDICTIONS, error_weight
 from gm_jax.samplers.processes import Chain, Level
 from gm_jax.stages import Phase
@@ -264,7 +265,75 @@ def squared_slope(critic: nn.Module, x: Tensor) -> Tensor:
     return slope.square().sum((1, 2, 3))
 
 
-PEERS = {"classifier": Classifier, "diffusion": Diffusion, "vae": VAE, "gan": GAN}  # by config.task
+class CycleGAN:
+    """The peer of gm_jax.tasks.cyclegan; one half of the images it is given is of each domain."""
+
+    sources = 2
+
+    def __init__(self, config: ConfigDict, image_shape: tuple[int, int, int], classes: int, device: str):
+        self.settings, model = config.cyclegan, config.model
+        refuse("CycleGAN", {f"cyclegan.loss={self.settings.loss}": self.settings.loss != "least_squares"})
+        self.networks = {net: ResidualGenerator(image_shape[2], **model.generator) for net in ("ab", "ba")}
+        self.networks |= {net: PatchGAN(image_shape[2], **model.discriminator) for net in ("a", "b")}
+        self.phases = [
+            Phase("generators", ("ab", "ba"), self.generators_loss),
+            Phase("discriminators", ("a", "b"), self.discriminators_loss),
+        ]
+        self.pools: dict[str, list[Tensor]] = {"a": [], "b": []}
+
+    def inputs(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the images of both domains, each cut out and mirrored at random."""
+        side, parts = self.settings.crop, []
+        for image in images:
+            if side:
+                top, left = (int(torch.randint(n - side + 1, ())) for n in image.shape[:2])
+                image = image[top : top + side, left : left + side]
+            parts.append(image.flip(1) if self.settings.flip and torch.rand(()) < 0.5 else image)
+        a, b = to_model(torch.stack(parts)).chunk(2)
+        return {"a": a, "b": b}
+
+    def generators_loss(self, networks: Networks, images: Tensor, labels: Tensor) -> Result:
+        """Translate, come back, and leave images of the target as they are."""
+        self.real, self.made, metrics = self.inputs(images), {}, {}
+        cycle, identity = self.settings.cycle, self.settings.cycle * self.settings.identity
+        for net, source, target in (("ab", "a", "b"), ("ba", "b", "a")):
+            real, other = self.real[source], self.real[target]
+            made = networks[net](real)
+            metrics[f"gan_{net}"] = (networks[target](made) - 1.0).square().mean()
+            metrics[f"cycle_{source}"] = cycle * F.l1_loss(networks[net[::-1]](made), real)
+            if identity:
+                metrics[f"identity_{target}"] = identity * F.l1_loss(networks[net](other), other)
+            self.made[target] = made.detach()
+        return sum(metrics.values()), {name: term.detach() for name, term in metrics.items()}
+
+    def discriminators_loss(self, networks: Networks, images: Tensor, labels: Tensor) -> Result:
+        """Tell the real images of the same step from what the pools answer."""
+        metrics = {}
+        for name, made in self.made.items():
+            on_real = networks[name](self.real[name])
+            on_fake = networks[name](torch.stack([self.ask(self.pools[name], image) for image in made]))
+            metrics[f"discriminator_{name}"] = 0.5 * ((on_real - 1.0).square().mean() + on_fake.square().mean())
+        return sum(metrics.values()), {name: term.detach() for name, term in metrics.items()}
+
+    def ask(self, pool: list[Tensor], image: Tensor) -> Tensor:
+        """Return what a pool answers to an image."""
+        if len(pool) < self.settings.pool:
+            pool.append(image)
+            return image
+        if torch.rand(()) < 0.5:
+            return image
+        place = int(torch.randint(len(pool), ()))
+        answer, pool[place] = pool[place], image
+        return answer
+
+
+PEERS = {  # by config.task
+    "classifier": Classifier,
+    "cyclegan": CycleGAN,
+    "diffusion": Diffusion,
+    "gan": GAN,
+    "vae": VAE,
+}
 
 
 def refuse(peer: str, options: Mapping[str, Any]) -> None:

@@ -30,8 +30,8 @@ def translate(task: Task, trained: Trained) -> int:
     files = list_images(source)
     if not files:
         raise UserError(f"translate.input={source} has no images")
-    if output.resolve() == source.resolve():
-        raise UserError("translate.output is the folder of the input: give another one")
+    if output.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"translate.output={output} lies in the folder of the input: give another one")
     failed: list[str] = []
     cropped = written = 0
     render = functools.partial(task.render, settings.direction)

@@ -113,7 +113,7 @@ def test_epochs_become_steps_once_the_data_are_known(tmp_path):
     config = shrunk("vae_mnist", if_embedded={"evaluate_every": 25}, steps_per_call=5)
     config.epochs = {
         **dict(steps=3, log_every=1, evaluate_every=1, checkpoint_every=0.001, sampling=dict(n=1)),
-        **dict(optim=dict(decay_steps=2, warmup_steps=0.5), vae=dict(warmup_steps=1)),
+        **dict(optim=dict(decay_steps=2, warmup_steps=0.5, hold_steps=1), vae=dict(warmup_steps=1)),
     }
     overrides = {"sampling.n": 9}
     config.sampling.n = 9
@@ -122,7 +122,7 @@ def test_epochs_become_steps_once_the_data_are_known(tmp_path):
     assert len(run.portions["images"].trained) == 1350
     assert (run.config.steps, run.config.log_every, run.config.checkpoint_every) == (3 * epoch, epoch, 5)
     assert (run.config.optim.decay_steps, run.config.optim.warmup_steps) == (2 * epoch, epoch // 2)
-    assert run.config.vae.warmup_steps == epoch
+    assert (run.config.optim.hold_steps, run.config.vae.warmup_steps) == (epoch, epoch)
     assert (run.config.evaluate_every, run.config.sampling.n) == (25, 9)
 
 

@@ -13,6 +13,10 @@ DIFFUSION = "test_diffusion_task::test_loss_is_the_error_of_the_objective_and_so
 OPTIM = "test_optim::test_optimisers_are_those_of_the_papers"
 RATES = "test_optim::test_learning_rates_warm_up_and_decay"
 OWN = "test_optim::test_a_network_may_have_settings_of_its_own"
+CYCLEGAN = "test_cyclegan::test_losses_are_those_of_the_paper"
+DOMAINS = "test_cyclegan::test_domains_are_splits_or_values_of_an_attribute"
+WINDOWS = "test_cyclegan::test_images_are_cut_out_and_mirrored_by_example_alike_in_both_phases"
+TRANSLATED = "test_cyclegan::test_a_folder_is_translated_name_by_name"
 EPOCHS = "test_configs::test_epochs_become_steps_once_the_data_are_known"
 MEASURED = "test_measure::test_every_number_says_what_it_is_of"
 DURING = "test_measure::test_training_is_scored_by_validation_images_and_the_best_checkpoint_chosen_so"
@@ -32,6 +36,7 @@ SHOWN_BY = {
     "epochs.checkpoint_every": EPOCHS,
     "epochs.optim.decay_steps": EPOCHS,
     "epochs.optim.warmup_steps": EPOCHS,
+    "epochs.optim.hold_steps": EPOCHS,
     "epochs.vae.warmup_steps": EPOCHS,
     "steps_per_call": "test_step::test_scanned_steps_equal_single_steps_bit_for_bit",
     "log_every": "test_configs::test_every_config_trains_and_one_of_each_network_does_all_else",
@@ -84,6 +89,7 @@ SHOWN_BY = {
     "optim.warmup_steps": RATES,
     "optim.decay": RATES,
     "optim.decay_steps": RATES,
+    "optim.hold_steps": RATES,
     "optim.clip_norm": "test_optim::test_gradients_are_clipped_to_a_norm_over_all_parameters",
     "optim.lazy_correction": "test_optim::test_rate_and_betas_allow_for_lazy_phases",
     "optim.ema_decay": "test_step::test_a_step_is_gradient_descent_with_an_average_that_warms_up",
@@ -134,6 +140,13 @@ SHOWN_BY = {
     "project.steps": PROJECT,
     "project.learning_rate": PROJECT,
     "project.candidates": PROJECT,
+    **{f"optim.{network}.learning_rate": OWN for network in ("ab", "ba", "a", "b")},
+    **{f"optim.{network}.ema_decay": OWN for network in ("ab", "ba", "a", "b")},
+    **{f"domains.{name}.{key}": DOMAINS for name in "ab" for key in ("split", "test", "attribute", "value")},
+    **{f"cyclegan.{key}": CYCLEGAN for key in ("loss", "cycle", "identity", "pool")},
+    "cyclegan.crop": WINDOWS,
+    "cyclegan.flip": WINDOWS,
+    **{f"translate.{key}": TRANSLATED for key in ("input", "output", "direction")},
     "diffusion.timesteps": DIFFUSION,
     "diffusion.schedule": "test_samplers::test_schedules_are_found_by_name_and_mistakes_are_named",
     "diffusion.beta_start": "test_evaluate::test_a_chain_that_ends_before_the_prior_is_refused",

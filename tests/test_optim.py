@@ -133,11 +133,17 @@ def test_a_network_may_have_settings_of_its_own():
         (dict(decay="linear", decay_steps=10), {0: 1.0, 3: 0.7, 9: 0.1, 10: 0.0, 11: 0.0}),
         (dict(decay="linear", decay_steps=10, warmup_steps=2), {0: 1 / 2, 2: 1.0, 4: 0.75, 10: 0.0}),
         (dict(decay="cosine", decay_steps=8), {0: 1.0, 2: (1 + np.sqrt(0.5)) / 2, 4: 0.5, 8: 0.0, 9: 0.0}),
+        (dict(decay="linear", decay_steps=10, hold_steps=6), {0: 1.0, 6: 1.0, 7: 0.75, 9: 0.25, 10: 0.0}),
+        (
+            dict(decay="cosine", decay_steps=12, hold_steps=4, warmup_steps=2),
+            {1: 3 / 4, 2: 1.0, 4: 1.0, 8: 0.5, 12: 0.0},
+        ),
+        (dict(decay="linear", decay_steps=10, hold_steps=1, warmup_steps=2), {0: 1 / 2, 2: 1.0, 4: 0.75, 10: 0.0}),
         (dict(decay="cosine", decay_steps=10, warmup_steps=2), {1: 3 / 4, 2: 1.0, 6: 0.5, 10: 0.0}),
     ],
 )
 def test_learning_rates_warm_up_and_decay(changes, rates):
-    """Warm-up is linear from peak / warmup_steps; the decay ends at decay_steps, counted from step 0."""
+    """Warm-up is linear from peak / warmup_steps; the decay begins at hold_steps and ends at decay_steps."""
     schedule = learning_rate(settings(**changes).optim)
     for step, share in rates.items():
         np.testing.assert_allclose(schedule(step), RATE * share, atol=1e-7)

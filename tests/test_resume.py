@@ -55,6 +55,12 @@ CHAINS = {
         [("SIGTERM", "call", 2), ("SIGKILL", "step", 6), ("SIGTERM", "call", 4), ("SIGKILL", "save", 8)],
         {6, 8},
     ),
+    # A pool of ten images in each domain: half full while the second checkpoint is written, full at the fourth.
+    "cyclegan_shapes": Chain(
+        dict(steps=10, log_every=5, checkpoint_every=2, evaluate_every=10, batch_size=2, keep_checkpoints=9),
+        [("SIGKILL", "save", 4), ("SIGKILL", "save", 8)],
+        {6, 8},
+    ),
     # Augmentation, dropout.
     "fnn_cifar10:modern": Chain(
         dict(steps=10, log_every=5, checkpoint_every=3, evaluate_every=10),
