@@ -9,6 +9,8 @@ from tests.tiny import EXPERIMENTS, load
 GAN = "test_gan_phases::test_losses_of_both_networks"
 CRITIC_STEPS = "test_gan_phases::test_critic_steps_are_on_fresh_batches_and_two_devices_give_the_update_of_one"
 VAE = "test_vae::test_loss_is_minus_the_bound_with_its_weights"
+INPAINTED = "test_diffusion_task::test_inpainting_leaves_known_pixels_untouched_bit_for_bit"
+VARIED = "test_diffusion_task::test_variations_of_more_strength_are_farther_from_the_image"
 DIFFUSION = "test_diffusion_task::test_loss_is_the_error_of_the_objective_and_some_labels_are_hidden"
 OPTIM = "test_optim::test_optimisers_are_those_of_the_papers"
 RATES = "test_optim::test_learning_rates_warm_up_and_decay"
@@ -71,6 +73,12 @@ SHOWN_BY = {
     "sampling.sampler": "test_diffusion_task::test_plans_of_the_samplers",
     "sampling.steps": "test_diffusion_task::test_plans_of_the_samplers",
     "sampling.words": "test_diffusion_task::test_combinations_of_attributes_are_classes_that_words_ask_for",
+    "inpaint.input": INPAINTED,
+    "inpaint.mask": INPAINTED,
+    "inpaint.n": INPAINTED,
+    "vary.input": VARIED,
+    "vary.strength": VARIED,
+    "vary.n": VARIED,
     "sampling.spacing": "test_diffusion_task::test_spacing_of_the_plan",
     "sampling.rho": "test_diffusion_task::test_spacing_of_the_plan",
     "sampling.churn": "test_diffusion_task::test_plans_of_the_samplers",

@@ -16,6 +16,7 @@ from gm_jax.samplers import diffusion as samplers
 from gm_jax.samplers.plans import Plan
 from gm_jax.samplers.processes import Chain, Level
 from gm_jax.stages import Phase, Result
+from gm_jax.tasks import diffusion_editing as editing
 from gm_jax.tasks import diffusion_figures as figures
 from gm_jax.tasks.diffusion_settings import combinations, make_plan, make_process, sampling_steps
 from gm_jax.tasks.task import DataSpec, Task, check_label
@@ -204,6 +205,9 @@ class Diffusion(Task):
             "forward_chain": functools.partial(figures.draw_forward_chain, self),
             "loss": figures.draw_loss,
         }
+
+    def modes(self):
+        return {"inpaint": functools.partial(editing.inpaint, self), "vary": functools.partial(editing.vary, self)}
 
     def describe_samples(self):
         sampling = self.config.sampling
