@@ -16,12 +16,14 @@ class Judge(NamedTuple):
         attributes: all that it can say; of the words of one attribute, one holds for an image.
         describe: images uint8 [n, H, W, C] -> the words that hold for each.
         features: images -> what the judge reads its words from, [n, D]; None if it has no such thing.
+        accepted: images -> which of them show anything it knows at all, bool [n]; None if it cannot tell.
     """
 
     name: str
     attributes: Sequence[Sequence[str]]
     describe: Callable[[np.ndarray], Sequence[frozenset[str]]]
     features: Callable[[np.ndarray], np.ndarray] | None = None
+    accepted: Callable[[np.ndarray], np.ndarray] | None = None
 
     @property
     def words(self) -> list[str]:

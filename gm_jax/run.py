@@ -168,7 +168,8 @@ class Run:
                 "images of that data set"
             )
         if where == "shapes":
-            return Judge("the exact reader of shapes", list(shapes.ATTRIBUTES.values()), shapes.read)
+            words = list(shapes.ATTRIBUTES.values())
+            return Judge("the exact reader of shapes", words, shapes.read, accepted=shapes.accepted)
         workdir = Workdir(where)
         other = open_trained(workdir.run().get("config", ""), {}, workdir)
         if other.config.task != "classifier":
