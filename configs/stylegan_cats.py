@@ -14,7 +14,7 @@ def get_config():
     config.dataset.split = config.evaluation.split = "all"  # of a folder without train and test
     config.dataset.validation = 0
     config.model = SMALL_STYLEGAN
-    config.gan.r1 = 4.0
+    config.gan.r1 = 1.0
     config.gan.r1_every = 16
     config.gan.augment = ("colour", "translation", "cutout")
     config.growth.stable = config.growth.fade = 300_000

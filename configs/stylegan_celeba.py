@@ -2,8 +2,8 @@
 
     python -m gm_jax.main --config=configs/stylegan_celeba.py    # for a GPU; not run
 
-Batches and learning rates are those of their single GPU. R1 is weaker than theirs for 1024x1024, by less than the rule
-of Karras et al. 2020, 0.0002 pixels^2 / batch_size, which gives 0.2.
+Batches and learning rates are those of their single GPU. R1 is weaker than theirs for 1024x1024, but not
+as weak as by the rule of Karras et al. 2020, 0.0002 side^2 / batch_size, which gives 0.2.
 """
 
 from gm_jax.defaults import stylegan_config

@@ -18,7 +18,7 @@ def get_config():
     config.model.latent_dim = 64
     config.model.mapping_layers = 4
     config.model.channels = (64, 64, 32, 16)  # on grids of 4, 8, 16, 32 pixels
-    config.gan.r1 = 160.0  # at 8x8, whose pixels are 16 of the full size, 10
+    config.gan.r1 = 10.0
     config.gan.r1_every = 16
     config.growth.stable = 128_000
     config.growth.fade = 64_000

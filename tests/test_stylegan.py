@@ -197,17 +197,6 @@ def test_losses_in_the_middle_of_a_fade(losses):
     np.testing.assert_array_equal(result.memory["grown"], variables.memory["grown"])
 
 
-def test_slopes_are_those_at_images_of_full_size():
-    """Of 8 pixels, each of which repeats as 2x2: of steeper slopes by a factor of two."""
-    task, variables = make()
-    batch, a = images_of(B), np.float64(variables.params[DISCRIMINATOR]["a"])
-    keys, span = random.example_keys(KEY, batch["position"]), task.spans[0]
-    real = task.real(batch, span, 1.0)
-    slope = np.full(real.shape, a[0])
-    slope[:, :1] += 2 * (a[1] + 1.0) * np.float64(real[:, :1]) / 8
-    close(task.slope(variables, real, keys, span, 1.0), 0.5 * (slope**2).sum((1, 2, 3)).mean() / 4)
-
-
 def test_gradients_are_those_of_the_losses(losses):
     """Of the generator by central differences through mapping and both latents; of the critic's bias exactly."""
     task, variables, batch, (critic, generator, _) = losses
