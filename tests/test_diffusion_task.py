@@ -430,14 +430,9 @@ def pictures(tmp_path):
 
 def test_inpainting_leaves_known_pixels_untouched_bit_for_bit(pictures):
     path, images = pictures
-    task, variables = make(
-        "image",
-        "image",
-        inpaint__input=str(path / "in"),
-        inpaint__mask=str(path / "mask.png"),
-        inpaint__n=3,
-        sampling__guidance=1.5,
-    )
+    files = {"inpaint__input": str(path / "in"), "inpaint__mask": str(path / "mask.png")}
+    task, variables = make("image", "image", inpaint__n=3, **files)
+    task.denoise = lambda params, label, x, level: 0.5 * jnp.tanh(x)
     assert task.modes()["inpaint"](trained(variables, path)) == 0
     made = np.load(path / "inpainted" / "images.npz")["images"]
     assert made.shape == (2, 3, 4, 4, 1) and (path / "inpainted" / "sheet.png").exists()
