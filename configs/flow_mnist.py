@@ -1,4 +1,4 @@
-"""Rectified flow (Liu et al. 2023) on MNIST digits: straight lines from noise to images, velocity e - x_0, Euler's method.
+"""Rectified flow (Liu et al. 2023) on MNIST: straight lines from noise to images, velocity e - x_0, Euler's method.
 
     python -m gm_jax.main --config=configs/flow_mnist.py
 

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 from scipy.stats import norm
 
-from gm_jax import random
+from gm_jax import images, random
 from gm_jax.errors import UserError
+from gm_jax.samplers.likelihood import bits_by_flow
 from gm_jax.samplers.processes import Chain, Level
 from gm_jax.samplers.schedules import linear
 from gm_jax.state import Variables
@@ -371,6 +372,20 @@ def test_the_network_knows_each_class_and_none_and_data_without_labels_have_no_c
     assert task.classes == 3 and params["label"]["embedding"].shape[0] == 4
 
 
+@pytest.mark.parametrize(("objective", "there"), [("noise", True), ("image", False)])
+def test_likelihoods_by_the_flow_are_of_models_that_learn_little_noise(objective, there):
+    """The conditional model's, whatever the guidance of samples."""
+    task, variables = make("image", objective, evaluation__ode_steps=7, sampling__guidance=3.0)
+    batch = batch_of(4)
+    keys = random.example_keys(KEY, batch["position"])
+    values = jax.jit(task.evaluate)(variables, batch, keys)
+    assert ("bits_by_flow" in values) == there
+    if there:
+        x0, own = images.to_model(batch["image"]), random.fold_in(keys, 11)
+        see = functools.partial(task.see, variables.params, batch["label"])
+        close(values["bits_by_flow"], jax.jit(lambda x: bits_by_flow(see, task.process, x, own, 7))(x0))
+
+
 ATTRIBUTES = {"size": ("small", "large"), "shape": ("circle", "square", "triangle")}
 
 
@@ -429,20 +444,20 @@ def pictures(tmp_path):
 
 
 def test_inpainting_leaves_known_pixels_untouched_bit_for_bit(pictures):
-    path, images = pictures
+    path, given = pictures
     files = {"inpaint__input": str(path / "in"), "inpaint__mask": str(path / "mask.png")}
     task, variables = make("image", "image", inpaint__n=3, **files)
     task.denoise = lambda params, label, x, level: 0.5 * jnp.tanh(x)
     assert task.modes()["inpaint"](trained(variables, path)) == 0
     made = np.load(path / "inpainted" / "images.npz")["images"]
     assert made.shape == (2, 3, 4, 4, 1) and (path / "inpainted" / "sheet.png").exists()
-    np.testing.assert_array_equal(made[..., 2:, 0], np.repeat(images[:, None, :, 2:], 3, 1))
+    np.testing.assert_array_equal(made[..., 2:, 0], np.repeat(given[:, None, :, 2:], 3, 1))
     hole = made[..., :2, 0].reshape(6, -1)
-    assert len(np.unique(hole, axis=0)) == 6 and (hole != np.repeat(images[:, :, :2].reshape(2, -1), 3, 0)).mean() > 0.5
+    assert len(np.unique(hole, axis=0)) == 6 and (hole != np.repeat(given[:, :, :2].reshape(2, -1), 3, 0)).mean() > 0.5
 
 
 def test_variations_of_more_strength_are_farther_from_the_image(pictures):
-    path, images = pictures
+    path, given = pictures
     moved = []
     for strength in (0.1, 0.5, 0.9):
         task, variables = make(
@@ -452,7 +467,7 @@ def test_variations_of_more_strength_are_farther_from_the_image(pictures):
         assert task.modes()["vary"](trained(variables, path)) == 0
         made = np.load(path / "varied" / "images.npz")["images"]
         assert made.shape == (2, 7, 4, 4, 1)
-        moved.append(np.abs(np.float64(made[..., 0]) - images[:, None]).mean())
+        moved.append(np.abs(np.float64(made[..., 0]) - given[:, None]).mean())
     assert 0 < moved[0] < moved[1] < moved[2]
 
 

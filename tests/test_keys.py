@@ -73,6 +73,7 @@ SHOWN_BY = {
     "sampling.sampler": "test_diffusion_task::test_plans_of_the_samplers",
     "sampling.steps": "test_diffusion_task::test_plans_of_the_samplers",
     "sampling.words": "test_diffusion_task::test_combinations_of_attributes_are_classes_that_words_ask_for",
+    "evaluation.ode_steps": "test_diffusion_task::test_likelihoods_by_the_flow_are_of_models_that_learn_little_noise",
     "inpaint.input": INPAINTED,
     "inpaint.mask": INPAINTED,
     "inpaint.n": INPAINTED,

@@ -20,6 +20,7 @@ RANGES = {
     "sampling.rho": "[1, inf)",
     "sampling.eta": "[0, 1]",
     "sampling.churn": "[0, inf)",
+    "evaluation.ode_steps": "[0, inf)",
     "inpaint.n": "[1, inf)",
     "vary.n": "[1, inf)",
     "vary.strength": "(0, 1]",
@@ -62,6 +63,7 @@ def diffusion_config() -> ConfigDict:
     config.sampling.label = placeholder(int)  # None: all classes in turn
     config.sampling.words = placeholder(str)  # the class by its name, such as "small red circle"
 
+    config.evaluation.ode_steps = 0  # of the probability-flow equation, whose likelihood mode evaluate adds then
     config.inpaint = ConfigDict()
     config.inpaint.input = placeholder(str)  # an image or a folder of images, for mode inpaint
     config.inpaint.mask = placeholder(str)  # an image that is white where to paint anew, or one for each
