@@ -67,6 +67,7 @@ def output(params, x, t, label, dropped=0.0):
 def make(prediction="noise", objective="noise", names=NAMES, timesteps=T, **changes):
     """A task with a toy network, and its parameters."""
     beta_end = {"linear": 0.5, "exploding": 4.0}.get(changes.get("diffusion__schedule"))  # few steps that end in noise
+    changes = {"sampling__sampler": "ddim", "sampling__spacing": "time", **changes}
     changes = {"diffusion__beta_end": beta_end, "diffusion__prediction": prediction, **changes}
     changes["diffusion__objective"] = objective
     task = toy_task("ddpm_mnist", names, diffusion__timesteps=timesteps, **changes)
@@ -346,7 +347,7 @@ def test_processes_without_steps_are_found_by_name(schedule, ratio):
         ({"sampling__sampler": "dimm"}, NAMES, r"is not one of ddim, .* \(did you mean 'ddim'\?\)"),
         ({"sampling__eta": 1.1}, NAMES, r"sampling.eta=1.1 is not in \[0, 1\]"),
         ({"sampling__eta": -0.1}, NAMES, r"sampling.eta=-0.1 is not in \[0, 1\]"),
-        ({"sampling__steps": 21}, NAMES, r"between 1 and 20 steps, not 21"),
+        ({"sampling__steps": 21, "sampling__spacing": "time"}, NAMES, r"between 1 and 20 steps, not 21"),
         (
             {"diffusion__objective": "nois"},
             NAMES,
@@ -423,7 +424,7 @@ def test_the_loss_and_the_samples_see_the_combinations():
 def test_a_plan_of_less_strength_begins_with_less_noise():
     """And as one that begins there: the last steps of a chain that remembers answers do not remember the first's."""
     process = Chain(linear(1000))
-    sampling = shrunk("ddpm_mnist", sampling__sampler="dpm_solver", sampling__steps=20).sampling
+    sampling = shrunk("ddpm_shapes", sampling__sampler="dpm_solver", sampling__steps=20).sampling
     whole, part = make_plan(process, sampling), make_plan(process, sampling, 0.5)
     share = part.level.noise / (part.level.noise + part.level.signal)
     assert share[0] <= 0.5 < (whole.level.noise / (whole.level.noise + whole.level.signal))[-len(share) - 1]
