@@ -41,9 +41,9 @@ def get_config(variant=""):
     config.optim.clip_norm = 1.0
     config.optim.ema_decay = 0.998
 
-    config.steps = config.optim.decay_steps = 3000
+    config.steps = config.optim.decay_steps = 4500
     config.log_every = 100
-    config.evaluate_every = 1000
+    config.evaluate_every = 1500
     config.checkpoint_every = 500
     config.evaluation.n = 1000
     config.if_embedded = {"steps": 2000, "optim": {"decay_steps": 2000}}
