@@ -115,7 +115,8 @@ def test_stages_follow_the_growth_and_start_both_optimisers_anew():
     stages = task.stages()
     assert [(s.begin, s.batch_size, s.rate) for s in stages] == [(0, 8, 1.0), (2, 16, 1.5), (6, 16, 1.5)]
     assert [s.fresh for s in stages] == [(), *[(GENERATOR, DISCRIMINATOR)] * 2]
-    assert [p.name for p in stages[1].phases] == [DISCRIMINATOR, GENERATOR]
+    phases = [(p.name, p.nets, p.noise_of) for p in stages[1].phases]
+    assert phases == [(DISCRIMINATOR, (DISCRIMINATOR,), None), (GENERATOR, (GENERATOR,), DISCRIMINATOR)]
     lazy = make(gan__r1_every=4)[0].phases(1)[2]
     assert (lazy.name, lazy.nets, lazy.every) == ("r1", (DISCRIMINATOR,), 4)
     assert len(make(gan__r1=0.0, gan__r1_every=4)[0].phases()) == 2
