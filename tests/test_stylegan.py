@@ -18,7 +18,7 @@ from gm_jax.layers.resample import double, halve
 from gm_jax.stages import Context
 from gm_jax.state import Variables
 from gm_jax.step import AXIS
-from gm_jax.tasks import DataSpec, gan_figures, make_task, stylegan_figures
+from gm_jax.tasks import DataSpec, gan_figures, make_task, stylegan_figures, stylegan_project
 from gm_jax.tasks.growth import spans
 from gm_jax.tasks.stylegan import DISCRIMINATOR, GENERATOR
 from tests.tiny import shrunk, train_tiny
@@ -492,7 +492,7 @@ def test_projection_finds_the_latent_of_an_image():
     np.testing.assert_array_equal(project.nearest(images, candidates), [3, 0])
 
 
-def test_mode_project_writes_what_figures_read(figures, tmp_path, capsys):
+def test_mode_project_writes_what_figures_read(figures, tmp_path, capsys, monkeypatch):
     from PIL import Image
 
     task, run, *_ = figures
@@ -513,7 +513,11 @@ def test_mode_project_writes_what_figures_read(figures, tmp_path, capsys):
     assert Image.open(folder / "b.gif").n_frames > 1
     task.config.project.layers = True
     task.config.project.input = str(tmp_path / "b.png")
+    seen = record(monkeypatch, stylegan_project, "save_strips")
     assert task.modes()["project"](run) == 0
+    image, start, _ = seen["projected.png"][0]
+    candidates = task.paint(run, task.draw_styles(run, 20))
+    np.testing.assert_array_equal(start[0], candidates[project.nearest(image, candidates)[0]])
     assert latent_file.read_latent(folder / "b.npz").shape == (6, LATENTS)
     task.config.project.input = str(tmp_path / "none")
     with pytest.raises(UserError, match="is no image, nor a folder"):
