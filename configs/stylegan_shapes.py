@@ -4,8 +4,9 @@
       ... --mode=figures --config.evaluation.judge=shapes    # mixing.png then says what coarse and fine styles carry
       ... --mode=project --config.project.input=IMAGE
 
-The images are few colours on much background, so that a discriminator soon has steep slopes: with a weaker R1 penalty
-the generator drew at 8x8 what lies in one quarter of the image, and some steps later in another.
+A step of 32 images takes 77 ms of one core at 16x16 and 149 ms at 32x32 (Zen 5). The strong R1 penalty keeps all places
+in use: at 8x8, with a weight of 0.1, 90 % of 1,000 samples lay in one quarter of the image after 1,000 steps, of 10, 23
+to 27 % in each after 1,600; one run each.
 """
 
 from gm_jax.defaults import stylegan_config

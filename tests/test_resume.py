@@ -49,11 +49,11 @@ CHAINS = {
         ],
         {8, 12},
     ),
-    # A fade from 8 to 16 pixels from step 4 on: stopped on the border, killed in the fade, stopped there and killed.
+    # A fade from 8 to 16 pixels from step 4 on: stopped on the border, killed in the middle of the fade.
     "stylegan_shapes": Chain(
         GROWTH,
-        [("SIGTERM", "call", 2), ("SIGKILL", "step", 6), ("SIGTERM", "call", 4), ("SIGKILL", "save", 8)],
-        {6, 8},
+        [("SIGTERM", "call", 2), ("SIGKILL", "step", 6)],
+        {4, 6},
     ),
     # A pool of ten images in each domain: half full while the second checkpoint is written, full at the fourth.
     "cyclegan_shapes": Chain(

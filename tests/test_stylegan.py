@@ -18,7 +18,7 @@ from gm_jax.layers.resample import double, halve
 from gm_jax.stages import Context
 from gm_jax.state import Variables
 from gm_jax.step import AXIS
-from gm_jax.tasks import DataSpec, gan_figures, make_task, stylegan_figures
+from gm_jax.tasks import DataSpec, gan_figures, make_task, stylegan_figures, stylegan_project
 from gm_jax.tasks.growth import spans
 from gm_jax.tasks.stylegan import DISCRIMINATOR, GENERATOR
 from tests.tiny import shrunk, train_tiny
@@ -115,7 +115,8 @@ def test_stages_follow_the_growth_and_start_both_optimisers_anew():
     stages = task.stages()
     assert [(s.begin, s.batch_size, s.rate) for s in stages] == [(0, 8, 1.0), (2, 16, 1.5), (6, 16, 1.5)]
     assert [s.fresh for s in stages] == [(), *[(GENERATOR, DISCRIMINATOR)] * 2]
-    assert [p.name for p in stages[1].phases] == [DISCRIMINATOR, GENERATOR]
+    phases = [(p.name, p.nets, p.noise_of) for p in stages[1].phases]
+    assert phases == [(DISCRIMINATOR, (DISCRIMINATOR,), None), (GENERATOR, (GENERATOR,), DISCRIMINATOR)]
     lazy = make(gan__r1_every=4)[0].phases(1)[2]
     assert (lazy.name, lazy.nets, lazy.every) == ("r1", (DISCRIMINATOR,), 4)
     assert len(make(gan__r1=0.0, gan__r1_every=4)[0].phases()) == 2
@@ -491,7 +492,7 @@ def test_projection_finds_the_latent_of_an_image():
     np.testing.assert_array_equal(project.nearest(images, candidates), [3, 0])
 
 
-def test_mode_project_writes_what_figures_read(figures, tmp_path, capsys):
+def test_mode_project_writes_what_figures_read(figures, tmp_path, capsys, monkeypatch):
     from PIL import Image
 
     task, run, *_ = figures
@@ -512,7 +513,11 @@ def test_mode_project_writes_what_figures_read(figures, tmp_path, capsys):
     assert Image.open(folder / "b.gif").n_frames > 1
     task.config.project.layers = True
     task.config.project.input = str(tmp_path / "b.png")
+    seen = record(monkeypatch, stylegan_project, "save_strips")
     assert task.modes()["project"](run) == 0
+    image, start, _ = seen["projected.png"][0]
+    candidates = task.paint(run, task.draw_styles(run, 20))
+    np.testing.assert_array_equal(start[0], candidates[project.nearest(image, candidates)[0]])
     assert latent_file.read_latent(folder / "b.npz").shape == (6, LATENTS)
     task.config.project.input = str(tmp_path / "none")
     with pytest.raises(UserError, match="is no image, nor a folder"):
