@@ -101,11 +101,12 @@ class Diffusion:
         shape = (n, channels, height, width)
         x = plan.scale * torch.randn(shape, device=self.device).contiguous(memory_format=torch.channels_last)
         final, before = x, torch.zeros_like(x)
-        for i, t in enumerate(plan.level.time.astype(int).tolist()):
-            output = networks["denoiser"](x, torch.full((n,), t, device=self.device)).float()
-            signal, noise, p, q = self.signal[t], self.noise[t], self.p[t], self.q[t]
+        for i, level in enumerate(map(Level._make, np.transpose(plan.level).tolist())):
+            output = networks["denoiser"](x, torch.full((n,), level.time, device=self.device)).float()
+            signal, noise, _ = level
+            p, q = PREDICTIONS[self.config.diffusion.prediction](level)
             x0 = ((q * x - noise * output) / (q * signal - noise * p)).clamp(-1.0, 1.0)
-            x = plan.base[i] * final + plan.image[i] * x0 + plan.previous[i] * before
+            x = float(plan.base[i]) * final + float(plan.image[i]) * x0 + float(plan.previous[i]) * before
             final, before = (x if plan.final[i] else final), x0
         return to_uint8(x)
 

@@ -21,7 +21,7 @@ def get_config(variant=""):
     config = diffusion_config()
     config.rows = ("D1",)
     config.dataset.name = "mnist"
-    config.batch_size = 128
+    config.batch_size = 64
     config.steps_per_call = 5
 
     config.model.width = 64
@@ -34,20 +34,23 @@ def get_config(variant=""):
     config.diffusion.prediction = config.diffusion.objective = "image"
     config.diffusion.conditional = True
 
-    config.optim.learning_rate = 1e-3
+    config.optim.learning_rate = 2e-3
     config.optim.warmup_steps = 100
     config.optim.decay = "cosine"
     config.optim.beta2 = 0.99
     config.optim.clip_norm = 1.0
     config.optim.ema_decay = 0.998
 
-    config.steps = config.optim.decay_steps = 1800
+    config.steps = config.optim.decay_steps = 4500
     config.log_every = 100
-    config.evaluate_every = 900
-    config.checkpoint_every = 450
+    config.evaluate_every = 1500
+    config.checkpoint_every = 500
     config.evaluation.n = 1000
-    config.if_embedded = {"steps": 900, "optim": {"decay_steps": 900}}
+    config.if_embedded = {"steps": 2000, "optim": {"decay_steps": 2000}}
 
+    config.sampling.sampler = "dpm_solver"
+    config.sampling.spacing = "karras"
+    config.sampling.steps = 10
     config.sampling.guidance = 2.0
     if variant == "paper":
         follow_paper(config)
@@ -56,6 +59,7 @@ def get_config(variant=""):
 
 def follow_paper(config):
     """Ho et al. (2020), with a U-Net that fits 28x28 pixels."""
+    config.batch_size = 128
     config.model.update(width=64, multipliers=(1, 2, 2), blocks=2, attention=(14,), dropout=0.1, dense=0)
     config.model.space_to_depth = 1
     config.diffusion.update(schedule="linear", prediction="noise", objective="noise", conditional=False)
@@ -63,4 +67,4 @@ def follow_paper(config):
     config.steps = 50_000
     config.evaluate_every = config.checkpoint_every = 5000
     config.if_embedded = {}
-    config.sampling.sampler = "ancestral"
+    config.sampling.update(sampler="ancestral", spacing="time", steps=None)

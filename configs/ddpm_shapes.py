@@ -17,6 +17,7 @@ VARIANTS = ("conditional",)
 def get_config(variant=""):
     check_variant(variant, *VARIANTS)
     config = diffusion_config()
+    config.rows = ("D1",)
     config.dataset.name = "shapes"
     config.batch_size = 128
     config.steps_per_call = 5

@@ -1,4 +1,13 @@
-"""StyleGAN on drawn shapes, growing from 8x8 to 32x32."""
+"""T9: StyleGAN on drawn shapes, growing from 8x8 to 32x32.
+
+    python -m gm_jax.main --config=configs/stylegan_shapes.py    # meant for half an hour of two CPU cores; not measured
+      ... --mode=figures --config.evaluation.judge=shapes    # mixing.png then says what coarse and fine styles carry
+      ... --mode=project --config.project.input=IMAGE
+
+A step of 32 images takes 77 ms of one core at 16x16 and 149 ms at 32x32 (Zen 5). The strong R1 penalty keeps all places
+in use: at 8x8, with a weight of 0.1, 90 % of 1,000 samples lay in one quarter of the image after 1,000 steps, of 10, 23
+to 27 % in each after 1,600; one run each.
+"""
 
 from gm_jax.defaults import stylegan_config
 
@@ -12,11 +21,12 @@ def get_config():
     config.model.channels = (64, 64, 32, 16)  # on grids of 4, 8, 16, 32 pixels
     config.gan.r1 = 10.0
     config.gan.r1_every = 16
-    config.growth.stable = config.growth.fade = 64_000
+    config.growth.stable = 128_000
+    config.growth.fade = 64_000
     config.growth.batch_sizes = config.growth.rates = ()
+    config.optim.learning_rate = 2e-3
     config.batch_size = 32
     config.steps_per_call = 10
-    config.steps = 12_000
-    config.optim.learning_rate = 2e-3
+    config.steps = 23_000  # 32x32 are stable from step 12,000
     config.evaluate_every = config.checkpoint_every = 1000
     return config

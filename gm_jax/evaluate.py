@@ -91,6 +91,9 @@ def look_at_samples(run: Run, trained: Trained, drawn: Drawn) -> dict[str, Any]:
         if judge.features:
             seen = {f"similar_features{whose}": judge.features(images) for whose, images in alike.items()}
             results |= {name: {**count_similar(x), "judge": judge.name} for name, x in seen.items()}
+        if judge.accepted:
+            seen = {f"accepted{whose}": Moments.of(judge.accepted(images)) for whose, images in alike.items()}
+            results |= {name: {**summary(m), "n": m.n, "judge": judge.name} for name, m in seen.items()}
         results |= count_classes(judge, samples, real, run.task.class_names or judge.words)
     return {
         name: {**result, "split": result.get("split", evaluation.split), "seed": seed}

@@ -22,6 +22,7 @@ class Judge(NamedTuple):
         describe: images uint8 [n, H, W, C] -> the words that hold for each.
         features: images -> what the judge reads its words from, [n, D]; None if it has no such thing.
         centres: images -> where the thing that they show is, [n, 2] in pixels; None if it cannot tell.
+        accepted: images -> which of them show anything it knows at all, bool [n]; None if it cannot tell.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Judge(NamedTuple):
     describe: Callable[[np.ndarray], Sequence[frozenset[str]]]
     features: Callable[[np.ndarray], np.ndarray] | None = None
     centres: Callable[[np.ndarray], np.ndarray] | None = None
+    accepted: Callable[[np.ndarray], np.ndarray] | None = None
 
     @property
     def words(self) -> list[str]:

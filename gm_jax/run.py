@@ -168,9 +168,9 @@ class Run:
                 "images of that data set"
             )
         if where == "shapes":
-            return Judge(
-                "the exact reader of shapes", list(shapes.ATTRIBUTES.values()), shapes.read, None, shapes.centres
-            )
+            words = list(shapes.ATTRIBUTES.values())
+            able = {"centres": shapes.centres, "accepted": shapes.accepted}
+            return Judge("the exact reader of shapes", words, shapes.read, **able)
         workdir = Workdir(where)
         other = open_trained(workdir.run().get("config", ""), {}, workdir)
         if other.config.task != "classifier":

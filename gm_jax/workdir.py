@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 from collections.abc import Iterator
@@ -129,9 +130,10 @@ class Workdir:
         if config is None:
             raise UserError(f"there is no run in {self.path}: train first, or name its folder with --workdir")
         self.check_format()
-        config = ConfigDict(config)
-        config.update_from_flattened_dict(new_keys(flatten(config)))
-        return config
+        for key, value in new_keys(flatten(config)).items():
+            *groups, name = key.split(".")
+            functools.reduce(lambda group, part: group.setdefault(part, {}), groups, config)[name] = value
+        return ConfigDict(config)
 
     def check(self, config: ConfigDict) -> None:
         """Refuse a config that would change the numbers of the work that lies here.

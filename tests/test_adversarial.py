@@ -289,6 +289,20 @@ def test_shapes_are_read_exactly(side):
         assert np.mean([names[value] in words for value, words in zip(attributes[name], said, strict=True)]) > 0.99
 
 
+def test_the_reader_accepts_what_is_drawn_and_no_two_shapes_nor_other_colours():
+    """Of any size that blocks of pixels make 32; squares left and right of each other are no square."""
+    attributes, geometry = shapes.describe("test", 300)
+    images = np.empty((300, 64, 64, 3), np.uint8)
+    shapes.draw(images, attributes, geometry)
+    assert shapes.accepted(images).all()
+    large = np.flatnonzero(attributes["size"] == 1)
+    left, right = (images[large[attributes["horizontal"][large] == side]][:20] for side in (0, 1))
+    assert not shapes.accepted(np.minimum(left, right)).any()
+    grey = np.repeat(np.uint8(images[large].mean(-1, keepdims=True)), 3, -1)
+    assert not shapes.accepted(grey).any()
+    assert not shapes.accepted(np.full((2, 32, 32, 3), 235, np.uint8)).any()
+
+
 def test_red_circle_minus_circle_plus_square_is_a_red_square(tmp_path):
     """With a generator that draws exactly what its latent says."""
     codes = np.concatenate([np.eye(n)[RNG.integers(0, n, 300)] for n in map(len, shapes.ATTRIBUTES.values())], axis=1)

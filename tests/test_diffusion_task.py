@@ -8,15 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.stats import norm
 
-from gm_jax import random
+from gm_jax import images, random
 from gm_jax.errors import UserError
-from gm_jax.samplers.processes import Level
+from gm_jax.samplers.likelihood import bits_by_flow
+from gm_jax.samplers.processes import Chain, Level
+from gm_jax.samplers.schedules import linear
 from gm_jax.state import Variables
 from gm_jax.tasks import DataSpec, diffusion_figures, make_task
 from gm_jax.tasks import task as task_module
-from gm_jax.tasks.diffusion_settings import make_process
+from gm_jax.tasks.diffusion_settings import make_plan, make_process
 from gm_jax.tasks.task import take
 from tests.tiny import shrunk
 from tests.toys import (
@@ -64,6 +67,7 @@ def output(params, x, t, label, dropped=0.0):
 def make(prediction="noise", objective="noise", names=NAMES, timesteps=T, **changes):
     """A task with a toy network, and its parameters."""
     beta_end = {"linear": 0.5, "exploding": 4.0}.get(changes.get("diffusion__schedule"))  # few steps that end in noise
+    changes = {"sampling__sampler": "ddim", "sampling__spacing": "time", **changes}
     changes = {"diffusion__beta_end": beta_end, "diffusion__prediction": prediction, **changes}
     changes["diffusion__objective"] = objective
     task = toy_task("ddpm_mnist", names, diffusion__timesteps=timesteps, **changes)
@@ -343,7 +347,7 @@ def test_processes_without_steps_are_found_by_name(schedule, ratio):
         ({"sampling__sampler": "dimm"}, NAMES, r"is not one of ddim, .* \(did you mean 'ddim'\?\)"),
         ({"sampling__eta": 1.1}, NAMES, r"sampling.eta=1.1 is not in \[0, 1\]"),
         ({"sampling__eta": -0.1}, NAMES, r"sampling.eta=-0.1 is not in \[0, 1\]"),
-        ({"sampling__steps": 21}, NAMES, r"between 1 and 20 steps, not 21"),
+        ({"sampling__steps": 21, "sampling__spacing": "time"}, NAMES, r"between 1 and 20 steps, not 21"),
         (
             {"diffusion__objective": "nois"},
             NAMES,
@@ -367,6 +371,20 @@ def test_the_network_knows_each_class_and_none_and_data_without_labels_have_no_c
     task = toy_task("ddpm_mnist", sampling__label=0)
     params = jax.eval_shape(task.init, KEY)["denoiser"]["params"]
     assert task.classes == 3 and params["label"]["embedding"].shape[0] == 4
+
+
+@pytest.mark.parametrize(("objective", "there"), [("noise", True), ("image", False)])
+def test_likelihoods_by_the_flow_are_of_models_that_learn_little_noise(objective, there):
+    """The conditional model's, whatever the guidance of samples."""
+    task, variables = make("image", objective, evaluation__ode_steps=7, sampling__guidance=3.0)
+    batch = batch_of(4)
+    keys = random.example_keys(KEY, batch["position"])
+    values = jax.jit(task.evaluate)(variables, batch, keys)
+    assert ("bits_by_flow" in values) == there
+    if there:
+        x0, own = images.to_model(batch["image"]), random.fold_in(keys, 11)
+        see = functools.partial(task.see, variables.params, batch["label"])
+        close(values["bits_by_flow"], jax.jit(lambda x: bits_by_flow(see, task.process, x, own, 7))(x0))
 
 
 ATTRIBUTES = {"size": ("small", "large"), "shape": ("circle", "square", "triangle")}
@@ -401,6 +419,71 @@ def test_the_loss_and_the_samples_see_the_combinations():
     np.testing.assert_array_equal(seen, [[2, 3, 4, 1]] * 2)
     task.generate = lambda variables, batch, keys: {"images": batch["label"]}
     np.testing.assert_array_equal(task.sample(Variables({}, {}, {}), 5, 0)["images"], [3] * 5)
+
+
+def test_a_plan_of_less_strength_begins_with_less_noise():
+    """And as one that begins there: the last steps of a chain that remembers answers do not remember the first's."""
+    process = Chain(linear(1000))
+    sampling = shrunk("ddpm_shapes", sampling__sampler="dpm_solver", sampling__steps=20).sampling
+    whole, part = make_plan(process, sampling), make_plan(process, sampling, 0.5)
+    share = part.level.noise / (part.level.noise + part.level.signal)
+    assert share[0] <= 0.5 < (whole.level.noise / (whole.level.noise + whole.level.signal))[-len(share) - 1]
+    np.testing.assert_array_equal(part.level.time, whole.level.time[-len(share) :])
+    assert part.previous[0] == 0.0 and whole.previous[-len(share)] != 0.0
+    assert len(make_plan(process, sampling, 1e-6).base) == 1
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of two images, and a mask that is white on the left."""
+    (tmp_path / "in").mkdir()
+    images = np.random.default_rng(0).integers(0, 256, (2, 4, 4), dtype=np.uint8)
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / "in" / f"{i}.png")
+    Image.fromarray(np.repeat(np.uint8([[255, 200, 100, 0]]), 4, 0)).save(tmp_path / "mask.png")
+    return tmp_path, images
+
+
+def test_inpainting_leaves_known_pixels_untouched_bit_for_bit(pictures):
+    path, given = pictures
+    files = {"inpaint__input": str(path / "in"), "inpaint__mask": str(path / "mask.png")}
+    task, variables = make("image", "image", inpaint__n=3, **files)
+    task.denoise = lambda params, label, x, level: 0.5 * jnp.tanh(x)
+    assert task.modes()["inpaint"](trained(variables, path)) == 0
+    made = np.load(path / "inpainted" / "images.npz")["images"]
+    assert made.shape == (2, 3, 4, 4, 1) and (path / "inpainted" / "sheet.png").exists()
+    np.testing.assert_array_equal(made[..., 2:, 0], np.repeat(given[:, None, :, 2:], 3, 1))
+    hole = made[..., :2, 0].reshape(6, -1)
+    assert len(np.unique(hole, axis=0)) == 6 and (hole != np.repeat(given[:, :, :2].reshape(2, -1), 3, 0)).mean() > 0.5
+
+
+def test_variations_of_more_strength_are_farther_from_the_image(pictures):
+    path, given = pictures
+    moved = []
+    for strength in (0.1, 0.5, 0.9):
+        task, variables = make(
+            "image", "image", vary__input=str(path / "in"), vary__strength=strength, sampling__steps=20
+        )
+        task.denoise = lambda params, label, x, level: jnp.clip(x / level.signal, -1, 1) * 0.9
+        assert task.modes()["vary"](trained(variables, path)) == 0
+        made = np.load(path / "varied" / "images.npz")["images"]
+        assert made.shape == (2, 7, 4, 4, 1)
+        moved.append(np.abs(np.float64(made[..., 0]) - given[:, None]).mean())
+    assert 0 < moved[0] < moved[1] < moved[2]
+
+
+@pytest.mark.parametrize(
+    ("mode", "changes", "message"),
+    [
+        ("inpaint", {}, "this mode needs --config.inpaint.input="),
+        ("vary", {}, "this mode needs --config.vary.input="),
+        ("vary", {"vary__input": "nowhere"}, "nowhere is no image, nor a folder"),
+    ],
+)
+def test_editing_without_images_is_told(mode, changes, message, tmp_path):
+    task, variables = make(**changes)
+    with pytest.raises(UserError, match=message):
+        task.modes()[mode](trained(variables, tmp_path))
 
 
 def test_the_bound_says_what_it_is_measured_in():

@@ -225,6 +225,11 @@ def test_a_judge_counts_classes_and_is_judged_itself():
     x = samples["images"][:20].astype(float) - 128
     pairs = np.sum([cosine(x[i], x[j]) > 0.9 for i in range(20) for j in range(20) if i != j])
     assert found["similar_features"]["value"] == pairs
+    assert "accepted" not in found
+    run.judge = lambda: judge._replace(accepted=lambda images: images[:, 0, 0, 0] > 85)
+    found = look(run, trained, samples)
+    assert found["accepted"]["value"] == pytest.approx(np.mean(said > 0)) and found["accepted"]["n"] == 20
+    assert found["accepted_of_real_images"]["value"] == pytest.approx(np.mean(of_real[:20] > 0))
     assert count_classes(judge, {"images": samples["images"]}, {"images": held_out["image"]}, "ac").keys() == {
         "judged_classes"
     }

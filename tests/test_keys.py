@@ -9,6 +9,8 @@ from tests.tiny import EXPERIMENTS, load
 GAN = "test_gan_phases::test_losses_of_both_networks"
 CRITIC_STEPS = "test_gan_phases::test_critic_steps_are_on_fresh_batches_and_two_devices_give_the_update_of_one"
 VAE = "test_vae::test_loss_is_minus_the_bound_with_its_weights"
+INPAINTED = "test_diffusion_task::test_inpainting_leaves_known_pixels_untouched_bit_for_bit"
+VARIED = "test_diffusion_task::test_variations_of_more_strength_are_farther_from_the_image"
 DIFFUSION = "test_diffusion_task::test_loss_is_the_error_of_the_objective_and_some_labels_are_hidden"
 OPTIM = "test_optim::test_optimisers_are_those_of_the_papers"
 RATES = "test_optim::test_learning_rates_warm_up_and_decay"
@@ -20,6 +22,8 @@ TRANSLATED = "test_cyclegan::test_a_folder_is_translated_name_by_name"
 EPOCHS = "test_configs::test_epochs_become_steps_once_the_data_are_known"
 MEASURED = "test_measure::test_every_number_says_what_it_is_of"
 DURING = "test_measure::test_training_is_scored_by_validation_images_and_the_best_checkpoint_chosen_so"
+GROWTH = "test_stylegan::test_growth_doubles_and_fades"
+PROJECT = "test_stylegan::test_mode_project_writes_what_figures_read"
 FOUND = "test_data::test_environment_then_home"
 
 SHOWN_BY = {
@@ -69,6 +73,13 @@ SHOWN_BY = {
     "sampling.sampler": "test_diffusion_task::test_plans_of_the_samplers",
     "sampling.steps": "test_diffusion_task::test_plans_of_the_samplers",
     "sampling.words": "test_diffusion_task::test_combinations_of_attributes_are_classes_that_words_ask_for",
+    "evaluation.ode_steps": "test_diffusion_task::test_likelihoods_by_the_flow_are_of_models_that_learn_little_noise",
+    "inpaint.input": INPAINTED,
+    "inpaint.mask": INPAINTED,
+    "inpaint.n": INPAINTED,
+    "vary.input": VARIED,
+    "vary.strength": VARIED,
+    "vary.n": VARIED,
     "sampling.spacing": "test_diffusion_task::test_spacing_of_the_plan",
     "sampling.rho": "test_diffusion_task::test_spacing_of_the_plan",
     "sampling.churn": "test_diffusion_task::test_plans_of_the_samplers",
@@ -124,6 +135,20 @@ SHOWN_BY = {
     "gan.r1": "test_gan_phases::test_r1_is_of_real_images_and_stronger_the_rarer",
     "gan.r1_every": "test_gan_phases::test_r1_is_of_real_images_and_stronger_the_rarer",
     "gan.collapse_alarm": "test_gan::test_collapse_is_warned_of",
+    "gan.mixing": "test_stylegan::test_mixing_changes_the_layers_behind_a_cut_alone",
+    "growth.first": GROWTH,
+    "growth.stable": GROWTH,
+    "growth.fade": GROWTH,
+    "growth.batch_sizes": GROWTH,
+    "growth.rates": GROWTH,
+    "optim.generator.ema_half_life": "test_optim::test_an_average_may_forget_a_half_in_so_many_images",
+    "sampling.truncation": "test_stylegan::test_samples_are_truncated_towards_the_mean_and_seen_at_the_level_reached",
+    "sampling.between": "test_stylegan::test_figure_between_latents_in_files",
+    "project.input": PROJECT,
+    "project.layers": PROJECT,
+    "project.steps": PROJECT,
+    "project.learning_rate": PROJECT,
+    "project.candidates": PROJECT,
     **{f"optim.{network}.learning_rate": OWN for network in ("ab", "ba", "a", "b")},
     **{f"optim.{network}.ema_decay": OWN for network in ("ab", "ba", "a", "b")},
     **{f"domains.{name}.{key}": DOMAINS for name in "ab" for key in ("split", "test", "attribute", "value")},

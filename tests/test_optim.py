@@ -207,3 +207,21 @@ def test_a_decay_of_the_average_is_below_one(decay):
         with pytest.raises(UserError, match=rf"^{name}.ema_decay={decay} is not in \[0, 1\)"):
             check_config(config, ranges("gan"))
         group.ema_decay = None
+
+
+def test_an_average_may_forget_a_half_in_so_many_images():
+    """Whatever their batches: then it counts, and not the decay of a step."""
+    config = gan_config()
+    config.optim.ema_decay = 0.9
+    config.optim.generator.ema_half_life = 1000.0
+    for batch_size in (8, 125):
+        decays = ema_decays(config, ["generator", "discriminator"], batch_size)
+        assert decays["generator"] ** (1000 / batch_size) == pytest.approx(0.5) and decays["discriminator"] == 0.9
+
+
+def test_a_stage_multiplies_all_rates():
+    config = gan_config()
+    config.optim.update({"name": "sgd", "learning_rate": RATE, "beta1": 0.0})
+    optimizer = make_optimizers(config, ["generator"], rate=3.0)["generator"]
+    updates, _ = optimizer.update(GRADS[0], optimizer.init(GRADS[0]), GRADS[0], step=0)
+    jax.tree.map(lambda u, g: np.testing.assert_allclose(u, -3.0 * RATE * g, rtol=1e-6), updates, GRADS[0])

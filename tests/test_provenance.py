@@ -94,6 +94,7 @@ def test_a_run_from_before_a_key_goes_on_with_its_default(run, tmp_path):
     config = json.loads((old.path / "config.json").read_text())
     del config["evaluation"]["inception"], config["evaluation"]["extractors"], config["optim"]["nesterov"]
     del config["gan"]["collapse_alarm"]  # a key of the task
+    del config["if_embedded"], config["epochs"]  # whole groups
     (old.path / "config.json").write_text(json.dumps(config))
     again = open_trained("gan_mnist", {"evaluation.inception": "file"}, old)
     assert list(again.config.evaluation.extractors) == ["pixels"] and again.config.evaluation.inception == "file"

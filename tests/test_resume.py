@@ -49,12 +49,11 @@ CHAINS = {
         ],
         {8, 12},
     ),
-    # A fade from 4 to 8 pixels between steps 4 and 8: stopped at its beginning and in its middle, killed soon after;
-    # what its borders leave in the memory is in the figures.
+    # A fade from 8 to 16 pixels from step 4 on: stopped on the border, killed in the middle of the fade.
     "stylegan_shapes": Chain(
         GROWTH,
-        [("SIGTERM", "call", 2), ("SIGTERM", "call", 4), ("SIGKILL", "step", 8)],
-        {6, 8},
+        [("SIGTERM", "call", 2), ("SIGKILL", "step", 6)],
+        {4, 6},
     ),
     # A pool of ten images in each domain: half full while the second checkpoint is written, full at the fourth.
     "cyclegan_shapes": Chain(

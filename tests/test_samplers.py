@@ -11,6 +11,7 @@ from scipy.stats import norm
 from gm_jax import random
 from gm_jax.errors import UserError
 from gm_jax.samplers import diffusion, plans, schedules
+from gm_jax.samplers.likelihood import bits_by_flow
 from gm_jax.samplers.processes import Chain, Flow, LogNormal, karras
 
 CHAINS = [schedules.linear(1000), schedules.cosine(1000), schedules.growing(10, 0.05, 0.5)]
@@ -369,6 +370,18 @@ def test_few_steps_from_a_prior_without_signal_are_harmless():
 def test_the_prior_has_the_scale_of_the_first_level():
     x = diffusion.prior(plans.ddim(Chain(CHAINS[2]).evenly(10)), keys_of(4000), (5,))
     assert float(jnp.std(x)) == pytest.approx(np.sqrt(1 + np.linspace(0.05, 0.5, 10).sum()), rel=0.02)
+
+
+@pytest.mark.parametrize("process", [LogNormal(), Chain(CHAINS[0]), Flow()], ids=["edm", "linear", "flow"])
+def test_the_exact_denoiser_of_gaussian_data_has_their_likelihood(process):
+    """A Gaussian so wide that a bin is flat; its bits are those of the density times the bin's width."""
+    mean, deviation = 0.1, 0.3
+    x0 = jnp.float32(np.random.default_rng(1).normal(mean, deviation, (64, 40)))
+    denoise = exact_denoiser(mean, deviation)
+    found = jax.jit(lambda x: bits_by_flow(denoise, process, x, keys_of(64), 200))(x0)
+    expected = -norm.logpdf(x0, mean, deviation).mean(1) / np.log(2) + np.log2(127.5)
+    np.testing.assert_allclose(found, expected, atol=0.05)
+    assert np.corrcoef(found, expected)[0, 1] > 0.99
 
 
 @pytest.mark.parametrize(("steps", "ours"), [(10, "ddim"), (20, "ddim"), (10, "dpm_solver"), (20, "dpm_solver")])

@@ -10,6 +10,7 @@ import pytest
 
 from gm_jax import project, random
 from gm_jax.errors import UserError
+from gm_jax.experiment import Experiment
 from gm_jax.figures import latent_file
 from gm_jax.figures.arithmetic import check_terms, parse, solve
 from gm_jax.judge import Judge
@@ -17,7 +18,7 @@ from gm_jax.layers.resample import double, halve
 from gm_jax.stages import Context
 from gm_jax.state import Variables
 from gm_jax.step import AXIS
-from gm_jax.tasks import DataSpec, gan_figures, make_task, stylegan_figures
+from gm_jax.tasks import DataSpec, gan_figures, make_task, stylegan_figures, stylegan_project
 from gm_jax.tasks.growth import spans
 from gm_jax.tasks.stylegan import DISCRIMINATOR, GENERATOR
 from tests.tiny import shrunk, train_tiny
@@ -54,7 +55,13 @@ class ToyDiscriminator(nn.Module):
 def make(**changes):
     """A task with toy networks for grey images of 16 pixels, which begins with 8, and variables."""
     sizes = {"batch_size": 8, "growth__batch_sizes": (8, 16), "growth__rates": (1.0, 1.5), "steps": 20}
-    growth = {"growth__stable": 16, "growth__fade": 64, "model__channels": (4, 4, 4), "model__latent_dim": LATENTS}
+    growth = {
+        "growth__first": 8,
+        "growth__stable": 16,
+        "growth__fade": 64,
+        "model__channels": (4, 4, 4),
+        "model__latent_dim": LATENTS,
+    }
     config = shrunk("stylegan_shapes", **{**sizes, **growth, "gan__r1_every": 1, **changes})
     task = make_task(config, DataSpec((SIDE, SIDE, 1)))
     task.mapping, task.synthesis, task.discriminator = ToyMapping(), ToySynthesis(), ToyDiscriminator()
@@ -74,7 +81,7 @@ def images_of(n):
 def test_growth_doubles_and_fades():
     """Batches, rates and lengths by resolution: in whole calls, at least so many images; the last has no end."""
     config = shrunk("stylegan_shapes", batch_size=8, growth__batch_sizes=(8, 16), growth__rates=(1.0, 1.5))
-    config.growth.update({"stable": 100, "fade": 200})
+    config.growth.update({"first": 8, "stable": 100, "fade": 200})
     config.steps_per_call = 3
     planned = spans(config, 4)
     assert [(s.side, s.fades, s.batch_size, s.rate) for s in planned] == [
@@ -108,7 +115,8 @@ def test_stages_follow_the_growth_and_start_both_optimisers_anew():
     stages = task.stages()
     assert [(s.begin, s.batch_size, s.rate) for s in stages] == [(0, 8, 1.0), (2, 16, 1.5), (6, 16, 1.5)]
     assert [s.fresh for s in stages] == [(), *[(GENERATOR, DISCRIMINATOR)] * 2]
-    assert [p.name for p in stages[1].phases] == [DISCRIMINATOR, GENERATOR]
+    phases = [(p.name, p.nets, p.noise_of) for p in stages[1].phases]
+    assert phases == [(DISCRIMINATOR, (DISCRIMINATOR,), None), (GENERATOR, (GENERATOR,), DISCRIMINATOR)]
     lazy = make(gan__r1_every=4)[0].phases(1)[2]
     assert (lazy.name, lazy.nets, lazy.every) == ("r1", (DISCRIMINATOR,), 4)
     assert len(make(gan__r1=0.0, gan__r1_every=4)[0].phases()) == 2
@@ -310,9 +318,9 @@ def figures(tmp_path_factory):
     task, variables = make(**changes)
     run = trained(variables, tmp_path_factory.mktemp("figures"))
     words = Judge(
-        "a toy", [("dark", "light")], lambda x: [frozenset([["dark", "light"][int(i.mean() > 130)]]) for i in x]
+        "a toy", [("dark", "light")], lambda x: [frozenset(["light" if i.mean() > 130 else "dark"]) for i in x]
     )
-    run = dataclasses.replace(run, judge=lambda: words, caption=CAPTION._replace(step=4))
+    run = dataclasses.replace(run, judge=lambda: words, caption=CAPTION._replace(step=4), spec=task.spec)
     with pytest.MonkeyPatch.context() as patch:
         seen = record(patch, stylegan_figures, "save_strips", "save_grid", "save_interpolation")
         for name in ("truncation", "mixing", "noise", "interpolation", "growth"):
@@ -484,7 +492,7 @@ def test_projection_finds_the_latent_of_an_image():
     np.testing.assert_array_equal(project.nearest(images, candidates), [3, 0])
 
 
-def test_mode_project_writes_what_figures_read(figures, tmp_path, capsys):
+def test_mode_project_writes_what_figures_read(figures, tmp_path, capsys, monkeypatch):
     from PIL import Image
 
     task, run, *_ = figures
@@ -505,37 +513,59 @@ def test_mode_project_writes_what_figures_read(figures, tmp_path, capsys):
     assert Image.open(folder / "b.gif").n_frames > 1
     task.config.project.layers = True
     task.config.project.input = str(tmp_path / "b.png")
+    seen = record(monkeypatch, stylegan_project, "save_strips")
     assert task.modes()["project"](run) == 0
+    image, start, _ = seen["projected.png"][0]
+    candidates = task.paint(run, task.draw_styles(run, 20))
+    np.testing.assert_array_equal(start[0], candidates[project.nearest(image, candidates)[0]])
     assert latent_file.read_latent(folder / "b.npz").shape == (6, LATENTS)
     task.config.project.input = str(tmp_path / "none")
     with pytest.raises(UserError, match="is no image, nor a folder"):
         task.modes()["project"](run)
 
 
-GROWTH = {  # 4 pixels for four steps, a fade of four, and 8 pixels; test_resume kills it
-    **dict(dataset__image_size=8, model__channels=(4, 4), model__latent_dim=4, model__mapping_layers=1, gan__r1=0.0),
-    **dict(growth__first=4, growth__stable=32, growth__fade=32, steps=10, steps_per_call=2),
-    **dict(log_every=2, checkpoint_every=2, evaluate_every=10),
+GROWTH = {  # 8 pixels for four steps, then 16 fade in over eight, four of which are made; test_resume kills it
+    **dict(
+        dataset__image_size=16, model__channels=(4, 4, 4), model__latent_dim=4, model__mapping_layers=1, gan__r1=0.0
+    ),
+    **dict(growth__first=8, growth__stable=32, growth__fade=64, steps=8, steps_per_call=2),
+    **dict(log_every=2, checkpoint_every=2, evaluate_every=8),
 }
 
 
-def test_every_stage_is_one_program_and_trains_what_it_shows(tmp_path, caplog):
+def test_every_stage_is_one_program_and_trains_what_it_shows(tmp_path, monkeypatch, caplog):
     """All parameters are there from the first step on; those of blocks to come stay as they were."""
-    with jax.log_compiles():
-        run = train_tiny(tmp_path, "stylegan_shapes", **GROWTH, keep_checkpoints=9)
-    assert sum("Finished XLA compilation of" in line and "(call)" in line for line in caplog.messages) == 3
+    compiled, train_call = [], Experiment.train_call
+
+    def counting(*own):
+        call = train_call(*own)
+
+        def run(*arguments):
+            caplog.clear()
+            with jax.log_compiles():
+                result = call(*arguments)
+            compiled.append(sum("Finished XLA compilation" in line for line in caplog.messages))
+            caplog.clear()
+            return result
+
+        return run
+
+    monkeypatch.setattr(Experiment, "train_call", counting)
+    run = train_tiny(tmp_path, "stylegan_shapes", **GROWTH, keep_checkpoints=9)
+    assert compiled == [1, 0, 1, 0]
     shapes = run.experiment.state_shapes()
-    states = {step: run.checkpoints.restore(step, shapes)[0] for step in (2, 4, 6, 10)}
-    assert {step: float(state.memory["level"]) for step, state in states.items()} == {2: 0, 4: 0, 6: 0.25, 10: 1}
-    for net, names in ((GENERATOR, ("up8", "conv8", "to_image8")), (DISCRIMINATOR, ("down8", "conv8", "from_image8"))):
+    states = {step: run.checkpoints.restore(step, shapes)[0] for step in (2, 4, 6, 8)}
+    levels = {step: float(state.memory["level"]) for step, state in states.items()}
+    assert levels == {2: 1.0, 4: 1.0, 6: 1.125, 8: 1.375}  # of the last step before it
+    for net, names in ((GENERATOR, ("up16", "conv16", "to_image16")), (DISCRIMINATOR, ("down16", "from_image16"))):
         params = [state.params[net].get("synthesis", state.params[net]) for state in states.values()]
         for name in names:
             kernels = [np.asarray(tree[name]["kernel"]) for tree in params]
             np.testing.assert_array_equal(*kernels[:2])
             assert not np.array_equal(*kernels[1:3])
     counts = {step: int(state.opt_state[GENERATOR][0].count) for step, state in states.items()}
-    assert counts == {2: 2, 4: 4, 6: 2, 10: 2}  # anew at both borders
-    grown = states[10].memory["grown"]
-    assert grown.shape == (2, 8, 8, 8, 3) and grown[0].any() and not np.array_equal(*grown)
+    assert counts == {2: 2, 4: 4, 6: 2, 8: 4}  # anew at the border
+    grown = states[8].memory["grown"]
+    assert grown.shape == (2, 8, 16, 16, 3) and grown[0].any() and not grown[1].any()
     np.testing.assert_array_equal(grown[0], states[6].memory["grown"][0])
-    np.testing.assert_array_equal(grown[0, :, ::2, ::2], grown[0, :, 1::2, 1::2])  # 4 pixels, each doubled
+    np.testing.assert_array_equal(grown[0, :, ::2, ::2], grown[0, :, 1::2, 1::2])  # 8 pixels, each doubled

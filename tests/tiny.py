@@ -79,6 +79,7 @@ BY_TASK = {
         "model.latent_dim": 8,
         "model.mapping_layers": 2,
         "model.channels": (4, 4, 4),
+        "growth.first": 4,
         "growth.batch_sizes": (),
         "project.steps": 30,
         "sampling.batch_size": 40,

@@ -84,7 +84,8 @@ def read_images(path: str | os.PathLike, channels: int, size: int) -> tuple[list
     Each is cropped to its central square and resized. Raises UserError if there is none, or if one cannot be read.
     """
     root = Path(path)
-    files = [root] if root.is_file() else [root / name for name in list_images(root)]
+    names = list_images(root) if root.is_dir() else []
+    files = [root] if root.is_file() else [root / name for name in names]
     if not files:
         raise UserError(f"{root} is no image, nor a folder of images ({', '.join(SUFFIXES)})")
     pictures = _in_threads(lambda file: open_picture(file, lambda picture: to_array(picture, channels, size)), files)

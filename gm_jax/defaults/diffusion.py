@@ -5,6 +5,7 @@ from ml_collections.config_dict import placeholder
 
 from gm_jax.defaults.base import base_config
 
+MODES = ("inpaint", "vary")
 RANGES = {
     "diffusion.timesteps": "[1, inf)",
     "diffusion.schedule": ("cosine", "linear", "sigmoid", "exploding", "edm", "flow"),
@@ -19,6 +20,10 @@ RANGES = {
     "sampling.rho": "[1, inf)",
     "sampling.eta": "[0, 1]",
     "sampling.churn": "[0, inf)",
+    "evaluation.ode_steps": "[0, inf)",
+    "inpaint.n": "[1, inf)",
+    "vary.n": "[1, inf)",
+    "vary.strength": "(0, 1]",
 }
 
 
@@ -57,4 +62,14 @@ def diffusion_config() -> ConfigDict:
     config.sampling.guidance_interval = ()  # ratios of noise to signal between which it guides; (): at all
     config.sampling.label = placeholder(int)  # None: all classes in turn
     config.sampling.words = placeholder(str)  # the class by its name, such as "small red circle"
+
+    config.evaluation.ode_steps = 0  # of the probability-flow equation, whose likelihood mode evaluate adds then
+    config.inpaint = ConfigDict()
+    config.inpaint.input = placeholder(str)  # an image or a folder of images, for mode inpaint
+    config.inpaint.mask = placeholder(str)  # an image that is white where to paint anew, or one for each
+    config.inpaint.n = 6  # fillings of each
+    config.vary = ConfigDict()
+    config.vary.input = placeholder(str)  # an image or a folder of images, for mode vary
+    config.vary.strength = 0.6  # share of noise in the mixture that it is denoised from
+    config.vary.n = 7  # variations of each
     return config

@@ -32,7 +32,7 @@ def stylegan_config() -> ConfigDict:
     config.model.mapping_layers = 8
     config.model.channels = (512, 512, 512, 512, 256, 128, 64, 32, 16)  # on grids of 4, 8, ... pixels
     config.gan = ConfigDict()
-    config.gan.r1 = 10.0  # weight gamma of gamma / 2 ||slope||^2 at real images; 0.0002 pixels^2 / batch_size if small
+    config.gan.r1 = 10.0  # weight gamma of gamma / 2 ||slope||^2 at real images of each resolution
     config.gan.r1_every = 1  # every so many steps, so many times stronger, as an update of its own; 1: with the loss
     config.gan.mixing = 0.9  # share of samples in training that have two latents' styles
     config.gan.augment = ()  # of what the discriminator sees: colour, translation, cutout

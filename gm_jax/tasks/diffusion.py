@@ -13,9 +13,11 @@ from gm_jax.losses import diffusion as losses
 from gm_jax.models.keywords import accepted, check_keywords
 from gm_jax.models.unet import UNet
 from gm_jax.samplers import diffusion as samplers
+from gm_jax.samplers.likelihood import bits_by_flow
 from gm_jax.samplers.plans import Plan
 from gm_jax.samplers.processes import Chain, Level
 from gm_jax.stages import Phase, Result
+from gm_jax.tasks import diffusion_editing as editing
 from gm_jax.tasks import diffusion_figures as figures
 from gm_jax.tasks.diffusion_settings import combinations, make_plan, make_process, sampling_steps
 from gm_jax.tasks.task import DataSpec, Task, check_label
@@ -27,7 +29,10 @@ GOLDEN_RATIO = 0.6180339887
 class Diffusion(Task):
     """One phase on the network "denoiser", which sees images in [-1, 1] and noise."""
 
-    units = {"bits_per_dimension": "bits per 8-bit pixel and channel, an upper bound"}  # noqa: RUF012  (never changed)
+    units = {  # noqa: RUF012  (never changed)
+        "bits_per_dimension": "bits per 8-bit pixel and channel, an upper bound",
+        "bits_by_flow": "bits per 8-bit pixel and channel, by the probability-flow equation",
+    }
 
     def __init__(self, config: ConfigDict, spec: DataSpec):
         super().__init__(config, spec)
@@ -143,6 +148,11 @@ class Diffusion(Task):
 
         _, (errors, chain) = jax.lax.scan(one_bin, None, jnp.arange(LEVEL_BINS))
         by_level = {"loss": jnp.mean(errors, 0), "loss_by_timestep": errors.T}
+        if self.config.evaluation.ode_steps and self.objective in losses.BOUNDING:
+            see = functools.partial(self.see, variables.params, label)
+            keys_of_flow = random.fold_in(keys, LEVEL_BINS + 1)
+            steps = self.config.evaluation.ode_steps
+            by_level["bits_by_flow"] = bits_by_flow(see, self.process, x0, keys_of_flow, steps)
         if not self.bounds():
             return by_level
         first = self.process.at_step(jnp.ones(len(x0), jnp.int32))
@@ -170,22 +180,23 @@ class Diffusion(Task):
         is asked alone (Kynkäänniemi et al. 2024), which costs half.
         """
 
-        def predict_x0(x, label):
-            levels = Level(*(jnp.broadcast_to(column, len(x)) for column in level))
-            return losses.to_x0(self.prediction, levels, x, self.ask(params, x, levels, label))
-
         def guided(x):
             both = jnp.concatenate([label, jnp.full_like(label, self.classes)])
-            given, free = jnp.split(predict_x0(jnp.tile(x, (2, 1, 1, 1)), both), 2)
+            given, free = jnp.split(self.see(params, both, jnp.tile(x, (2, 1, 1, 1)), level), 2)
             return free + guidance * (given - free)
 
         guidance, interval = self.config.sampling.guidance, tuple(self.config.sampling.guidance_interval)
         if not self.classes or guidance == 1.0:
-            return predict_x0(x, label)
+            return self.see(params, label, x, level)
         if not interval:
             return guided(x)
         inside = (level.noise > interval[0] * level.signal) & (level.noise <= interval[1] * level.signal)
-        return jax.lax.cond(inside, guided, lambda x: predict_x0(x, label), x)
+        return jax.lax.cond(inside, guided, lambda x: self.see(params, label, x, level), x)
+
+    def see(self, params, label, x, level):
+        """Return the prediction of x0 at a level of numbers, of the conditional model alone if there are labels."""
+        levels = Level(*(jnp.broadcast_to(column, len(x)) for column in level))
+        return losses.to_x0(self.prediction, levels, x, self.ask(params, x, levels, label))
 
     def generate(self, variables, batch, keys):
         """Run the reverse process."""
@@ -204,6 +215,9 @@ class Diffusion(Task):
             "forward_chain": functools.partial(figures.draw_forward_chain, self),
             "loss": figures.draw_loss,
         }
+
+    def modes(self):
+        return {"inpaint": functools.partial(editing.inpaint, self), "vary": functools.partial(editing.vary, self)}
 
     def describe_samples(self):
         sampling = self.config.sampling

@@ -3,11 +3,12 @@
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from gm_jax.errors import UserError, nearest
 from gm_jax.samplers import plans
-from gm_jax.samplers.processes import Chain, Flow, LogNormal, Process, karras
+from gm_jax.samplers.processes import Chain, Flow, Level, LogNormal, Process, karras
 from gm_jax.samplers.schedules import check_prior, make_schedule
 from gm_jax.tasks.task import DataSpec
 
@@ -51,14 +52,18 @@ def sampling_steps(process: Process, sampling: ConfigDict) -> int:
     return process.most if sampling.sampler == "ancestral" and isinstance(process, Chain) else min(50, process.most)
 
 
-def make_plan(process: Process, sampling: ConfigDict) -> plans.Plan:
-    """Return the plan that `config.sampling` asks for.
+def make_plan(process: Process, sampling: ConfigDict, strength: float = 1.0) -> plans.Plan:
+    """Return the plan that `config.sampling` asks for, from the first level on that is at most `strength` noise.
+
+    A level is noise / (signal + noise) noise; the last before the clean image is always visited.
 
     Raises:
         UserError: steps that the process does not have, or a sampler that cannot start where it does.
     """
     steps = sampling_steps(process, sampling)
     levels = karras(process, steps, sampling.rho) if sampling.spacing == "karras" else process.evenly(steps)
+    begin = min(int(np.sum(levels.noise > strength * (levels.signal + levels.noise))), steps - 1)
+    levels = Level(*(column[begin:] for column in levels))
     if sampling.sampler == "heun":
         return plans.heun(process, levels, sampling.churn)
     if sampling.sampler == "dpm_solver":

@@ -172,7 +172,11 @@ class StyleGAN(StyleGANFigures):
         return self.settings.r1 * self.settings.r1_every * penalty, Result({"r1": penalty})
 
     def slope(self, variables, real, keys, span, level):
-        """Return the mean of half the discriminator's squared slope at real images."""
+        """Return the mean of half the discriminator's squared slope at real images of the span's resolution.
+
+        In the original these are of full size, each pixel repeated, where slopes are less steep: there the penalty of
+        small images is weaker, in proportion to their pixels.
+        """
         return jnp.mean(penalties.r1(lambda x: self.discriminate(variables, x, keys, span, level), real))
 
     def validate(self, variables, batch, keys):

@@ -34,9 +34,17 @@ class StyleGANFigures(GANFigures):
         """Return w [B, D] of the latents "z" [B, D] of a batch."""
         return self.styles(variables, batch["z"])
 
+    def together(self, function, trained: Trained, batch: dict[str, np.ndarray]) -> np.ndarray:
+        """Return what a function says of a batch of any size, in one program for all sizes."""
+        n = len(batch["position"])
+        numbers = np.arange(max(n, TOGETHER)) % n
+        batch = {name: values[numbers] for name, values in batch.items()}
+        parts = self.iterate(function, trained.variables, batch, self.config.sampling.seed, TOGETHER)
+        return np.concatenate(list(parts))[:n]
+
     def map_all(self, trained: Trained, z: np.ndarray) -> np.ndarray:
         """Return w [n, D] of latents z [n, D]."""
-        return self.apply(self.map, trained.variables, {"z": z, "position": np.arange(len(z), dtype=np.int32)})
+        return self.together(self.map, trained, {"z": z, "position": np.arange(len(z), dtype=np.int32)})
 
     def draw_styles(self, trained: Trained, n: int) -> np.ndarray:
         """Return w [n, D] of the samples 0 ... n - 1 of `sampling.seed`."""
@@ -47,12 +55,9 @@ class StyleGANFigures(GANFigures):
 
         Or each with that of a number of its own, `noise` [n].
         """
-        n, w = len(w), np.asarray(w, np.float32)
-        w = np.broadcast_to(w if w.ndim == 3 else w[:, None], (n, 2 * self.blocks, w.shape[-1]))
-        numbers = np.arange(max(n, TOGETHER)) % n
-        batch = {"w": w[numbers], "position": np.broadcast_to(noise, n).astype(np.int32)[numbers]}
-        parts = self.iterate(self.render, trained.variables, batch, self.config.sampling.seed, TOGETHER)
-        return np.concatenate(list(parts))[:n]
+        w = np.asarray(w, np.float32)
+        w = np.broadcast_to(w if w.ndim == 3 else w[:, None], (len(w), 2 * self.blocks, w.shape[-1]))
+        return self.together(self.render, trained, {"w": w, "position": np.broadcast_to(np.int32(noise), len(w))})
 
     def draw_grown(self, variables: Variables) -> jax.Array:
         """Return the images uint8 of the first latents of seed 0, at the level reached."""
