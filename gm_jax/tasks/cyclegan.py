@@ -44,8 +44,7 @@ class CycleGAN(TranslationFigures):
             check_keywords("cyclegan", config.model[group], accepted([module], ("channels",)), group=f"{group}.")
         self.generator = ResidualGenerator(channels=spec.image_shape[2], **config.model.generator)
         self.discriminator = PatchGAN(**config.model.discriminator)
-        self.side = self.settings.crop or min(spec.image_shape[:2])
-        self.size = (self.side, self.side) if self.settings.crop else spec.image_shape[:2]
+        self.size = (self.settings.crop,) * 2 if self.settings.crop else spec.image_shape[:2]
         check_size(self.size, spec.image_shape, self.settings.crop, self.discriminator.layers)
         self.members = {name: membership(config.domains[name], spec) for name in "ab"}
 
@@ -80,7 +79,7 @@ class CycleGAN(TranslationFigures):
     def augmented(self, batch, key):
         keys, x = random.example_keys(key, batch["position"]), batch["image"]
         if self.settings.crop:
-            x = window(x, random.fold_in(keys, 0), self.side)
+            x = window(x, random.fold_in(keys, 0), self.settings.crop)
         if self.settings.flip:
             x = flip(x, random.fold_in(keys, 1))
         return images.to_model(x)
@@ -135,7 +134,8 @@ class CycleGAN(TranslationFigures):
         """Return by domain how far images are from coming back, how far those of the domain already are changed, and
         the energy score of the translations into it.
 
-        Distances are means of absolute differences in [-1, 1].
+        Distances are means of absolute differences in [-1, 1]. The second translation that an energy score needs is the
+        neighbour's on the same device, so the score depends a little on how examples are dealt out to the devices.
         """
         real = {name: self.centre(batch[name]["image"]) for name in "ab"}
         scores = {}
