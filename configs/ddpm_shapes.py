@@ -19,7 +19,7 @@ def get_config(variant=""):
     config = diffusion_config()
     config.rows = ("D1",)
     config.dataset.name = "shapes"
-    config.batch_size = 128
+    config.batch_size = 64
     config.steps_per_call = 5
 
     config.model.width = 64
@@ -34,15 +34,16 @@ def get_config(variant=""):
         config.diffusion.conditional = True
         config.diffusion.attributes = ("size", "colour", "shape")
 
-    config.optim.learning_rate = 1e-3
+    config.optim.learning_rate = 2e-3
     config.optim.warmup_steps = 100
     config.optim.decay = "cosine"
     config.optim.beta2 = 0.99
     config.optim.clip_norm = 1.0
     config.optim.ema_decay = 0.998
-    config.steps = config.optim.decay_steps = 3000
+    config.steps = config.optim.decay_steps = 6000
     config.evaluate_every = config.checkpoint_every = 500
     config.evaluation.n = 1000
     config.sampling.sampler = "dpm_solver"
-    config.sampling.steps = 15
+    config.sampling.spacing = "karras"
+    config.sampling.steps = 10
     return config

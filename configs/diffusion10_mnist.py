@@ -18,7 +18,7 @@ def get_config():
     config = diffusion_config()
     config.rows = ("B3",)
     config.dataset.name = "mnist"
-    config.batch_size = 128
+    config.batch_size = 64
     config.steps_per_call = 5
 
     config.model.width = 64
@@ -32,17 +32,17 @@ def get_config():
     config.diffusion.beta_start, config.diffusion.beta_end = 0.02, 4.0
     config.diffusion.prediction = config.diffusion.objective = "image"
 
-    config.optim.learning_rate = 1e-3
+    config.optim.learning_rate = 2e-3
     config.optim.warmup_steps = 100
     config.optim.decay = "cosine"
     config.optim.beta2 = 0.99
     config.optim.clip_norm = 1.0
     config.optim.ema_decay = 0.998
 
-    config.steps = config.optim.decay_steps = 1800
-    config.evaluate_every = 900
-    config.checkpoint_every = 450
+    config.steps = config.optim.decay_steps = 4500
+    config.evaluate_every = 1500
+    config.checkpoint_every = 500
     config.evaluation.n = 1000
-    config.if_embedded = {"steps": 900, "optim": {"decay_steps": 900}}
+    config.if_embedded = {"steps": 2000, "optim": {"decay_steps": 2000}}
     config.sampling.sampler = "ancestral"
     return config
