@@ -51,7 +51,7 @@ def get_config(variant=""):
     config.sampling.sampler = "dpm_solver"
     config.sampling.spacing = "karras"
     config.sampling.steps = 10
-    config.sampling.guidance = 2.0
+    config.sampling.guidance = 1.7
     if variant == "paper":
         follow_paper(config)
     return config
