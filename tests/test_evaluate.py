@@ -10,6 +10,7 @@ import pytest
 from gm_jax import evaluate, random, sample
 from gm_jax.data import pipeline
 from gm_jax.data.pipeline import choose, hold_out
+from gm_jax.data import shapes
 from gm_jax.errors import UserError
 from gm_jax.judge import Judge, count_classes
 from gm_jax.measure import Drawn
@@ -115,7 +116,8 @@ DIRECTIONS = {"accuracy": "max", "elbo": "max", "log_likelihood": "max", "loss":
 
 @pytest.mark.parametrize("name", {load(name).task: name for name in EXPERIMENTS}.values())
 def test_the_best_is_where_likelihood_and_accuracy_are_high_and_losses_low(name):
-    metric, direction = make_task(shrunk(name), DataSpec((16, 16, 1), tuple("0123456789"))).monitor
+    spec = DataSpec((16, 16, 1), tuple("0123456789"), shapes.ATTRIBUTES)
+    metric, direction = make_task(shrunk(name), spec).monitor
     assert direction == DIRECTIONS[metric]
 
 
