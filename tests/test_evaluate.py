@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from gm_jax import evaluate, random, sample
-from gm_jax.data import pipeline
+from gm_jax.data import pipeline, shapes
 from gm_jax.data.pipeline import choose, hold_out
-from gm_jax.data import shapes
 from gm_jax.errors import UserError
 from gm_jax.judge import Judge, count_classes
 from gm_jax.measure import Drawn
