@@ -9,12 +9,11 @@ import pytest
 
 from gm_jax import evaluate, sample
 from gm_jax.errors import UserError
-from gm_jax.metrics import diversity
 from gm_jax.models.dcgan import Discriminator
 from gm_jax.run import open_trained
 from gm_jax.state import Variables, split_variables
 from gm_jax.step import AXIS
-from gm_jax.tasks import DataSpec, make_task
+from gm_jax.tasks import DataSpec, collapse, make_task
 from gm_jax.tasks.gan import DISCRIMINATOR, GENERATOR
 from gm_jax.workdir import Workdir
 from tests.tiny import EXPERIMENTS, GAN, load, shrunk, train_tiny
@@ -197,7 +196,7 @@ def test_collapse_is_warned_of():
 def test_the_loop_warns_of_collapse_and_shows_the_similarity(tmp_path, caplog, capfd, monkeypatch):
     """No samples are less alike than real images of similarity -1."""
     seen = []
-    monkeypatch.setattr(diversity, "mean_similarity", lambda *real: seen.append(real) or -1.0)
+    monkeypatch.setattr(collapse, "mean_similarity", lambda *real: seen.append(real) or -1.0)
     train_tiny(tmp_path / "run", "gan_mnist", **CONDITIONAL, gan__collapse_alarm=0.0)
     ((images, labels),) = seen  # measured once, of the held-out images
     assert images.shape == (10, 16, 16, 1) and -1 == images.min() < images.max() <= 1 and labels.shape == (10,)
