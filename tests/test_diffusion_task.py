@@ -359,6 +359,8 @@ def test_processes_without_steps_are_found_by_name(schedule, ratio):
             r"diffusion.prediction='imag' is not one of noise, .* \(did you mean 'image'\?\)",
         ),
         ({"model__width": 0}, NAMES, r"model.width=0"),
+        ({"sampling__guidance_interval": (5.0,)}, NAMES, r"guidance_interval=\(5.0,\) is not a low and a high ratio"),
+        ({"sampling__guidance_interval": (5.0, 0.3)}, NAMES, r"is not a low and a high ratio, such as 0.3,5.0"),
     ],
 )
 def test_a_config_that_does_not_fit_is_told(changes, names, message):

@@ -19,7 +19,7 @@ from gm_jax.samplers.processes import Chain, Level
 from gm_jax.stages import Phase, Result
 from gm_jax.tasks import diffusion_editing as editing
 from gm_jax.tasks import diffusion_figures as figures
-from gm_jax.tasks.diffusion_settings import combinations, make_plan, make_process, sampling_steps
+from gm_jax.tasks.diffusion_settings import check_interval, combinations, make_plan, make_process, sampling_steps
 from gm_jax.tasks.task import DataSpec, Task, check_label
 
 LEVEL_BINS = 10  # of the evaluated loss
@@ -47,6 +47,7 @@ class Diffusion(Task):
         self.plan = make_plan(self.process, config.sampling)
         self.sampling_steps = sampling_steps(self.process, config.sampling)
         check_label(config, self.classes)
+        check_interval(config.sampling.guidance_interval)
         self.asked()
 
     def init(self, key):

@@ -30,6 +30,12 @@ def combinations(spec: DataSpec, attributes: Sequence[str]) -> tuple[str, ...]:
     return tuple(" ".join(values) for values in itertools.product(*(spec.attribute_names[name] for name in attributes)))
 
 
+def check_interval(interval: Sequence[float]) -> None:
+    """Raise UserError unless an interval is empty or has a lower and a higher end, from 0 on."""
+    if interval and not (len(interval) == 2 and 0 <= interval[0] < interval[1]):
+        raise UserError(f"sampling.guidance_interval={tuple(interval)} is not a low and a high ratio, such as 0.3,5.0")
+
+
 def make_process(diffusion: ConfigDict) -> Process:
     """Return the process that `config.diffusion` names.
 
