@@ -16,6 +16,7 @@ from gm_jax.data import augment, pipeline, shapes
 from gm_jax.errors import UserError
 from gm_jax.judge import Judge, compare_words
 from gm_jax.metrics.frechet import frechet_distance, gaussian
+from gm_jax.models.cyclegan import PatchGAN, ResidualGenerator
 from gm_jax.run import open_trained
 from gm_jax.state import Variables, create
 from gm_jax.step import make_train_call, make_train_step
@@ -508,3 +509,12 @@ def test_translations_never_fall_among_their_inputs(tiny, tmp_path):
     for output in (tmp_path, tmp_path / "inside" / "it"):
         with pytest.raises(UserError, match=r"translate\.output=.* give another"):
             translate(tiny, tmp_path, output=output)
+
+
+@pytest.mark.parametrize(
+    ("network", "parameters"),
+    [(ResidualGenerator(), 11_378_179), (ResidualGenerator(blocks=6), 7_837_699), (PatchGAN(), 2_764_737)],
+)
+def test_networks_have_the_published_numbers_of_parameters(network, parameters):
+    variables = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == parameters
