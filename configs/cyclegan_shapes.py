@@ -5,8 +5,8 @@
 
 Both domains have the same colours, sizes and places, so that a translation should change the shape and nothing else;
 the exact reader says in how many of 500 test images a direction it does. Nothing but the identity loss keeps a CycleGAN
-from permuting colours. Seed 1 after 4,000 of the 8,000 steps: all 500 show the other shape, in both directions, and
-keep colour, size and place.
+from permuting colours. Seeds 0, 1 and 2 after 4,000 of the 8,000 steps, five minutes of two cores: all 500 show
+the other shape, in both directions, and keep colour, size and place.
 """
 
 from gm_jax.defaults import cyclegan_config
