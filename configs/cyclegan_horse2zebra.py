@@ -11,18 +11,8 @@ show their middle. Published (120 against 140 test images, 256 pixels, without i
 the legacy resizing, 75.2 by the clean, 62.1 with an identity loss; 138.6 to horses.
 """
 
-from gm_jax.defaults import cyclegan_config, set_epochs
+from gm_jax.defaults import photographs_config
 
 
 def get_config():
-    config = cyclegan_config()
-    config.rows = ("B5", "T7")
-    config.dataset.name = "cycle_gan/horse2zebra"
-    config.dataset.image_size = 286
-    config.dataset.validation = 50
-    for name in "ab":
-        config.domains[name].split, config.domains[name].test = f"train{name.upper()}", f"test{name.upper()}"
-    config.cyclegan.crop = 256
-    set_epochs(config, epochs=200, checkpoint_epochs=5, evaluate_epochs=5)
-    config.epochs.optim.hold_steps = 100
-    return config
+    return photographs_config("horse2zebra")

@@ -10,18 +10,8 @@ on the way to 0. Images are resized to 286 pixels, of which a random part of 256
 show their middle. The identity loss keeps the colours of a painting, as the paper shows.
 """
 
-from gm_jax.defaults import cyclegan_config, set_epochs
+from gm_jax.defaults import photographs_config
 
 
 def get_config():
-    config = cyclegan_config()
-    config.rows = ("B5", "T7")
-    config.dataset.name = "cycle_gan/monet2photo"
-    config.dataset.image_size = 286
-    config.dataset.validation = 50
-    for name in "ab":
-        config.domains[name].split, config.domains[name].test = f"train{name.upper()}", f"test{name.upper()}"
-    config.cyclegan.crop = 256
-    set_epochs(config, epochs=200, checkpoint_epochs=5, evaluate_epochs=5)
-    config.epochs.optim.hold_steps = 100
-    return config
+    return photographs_config("monet2photo")

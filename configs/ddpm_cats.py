@@ -7,24 +7,14 @@ The U-Net has the levels that Song et al. (2021) use at 64x64, 78.7M parameters,
 paper reports FID 3.26 on CelebA after 500,000 steps with 1,000 steps of sampling, and 6.53 with 50.
 """
 
-from gm_jax.defaults import diffusion_config
+from gm_jax.defaults import ddpm_config
 
 
 def get_config():
-    config = diffusion_config()
+    config = ddpm_config()
     config.rows = ("D3",)
     config.dataset.name = "cats"
     config.dataset.image_size = 64
-    config.batch_size = 128
-    config.model.width = 128
     config.model.multipliers = (1, 2, 2, 2, 4)
-    config.model.attention = (16,)
-    config.model.dropout = 0.1
-    config.optim.learning_rate = 2e-4
-    config.optim.warmup_steps = 5000
-    config.optim.clip_norm = 1.0
-    config.optim.ema_decay = 0.9999
     config.steps = 200_000
-    config.evaluate_every = config.checkpoint_every = 10_000
-    config.evaluation.n = 1000
     return config

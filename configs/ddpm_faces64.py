@@ -6,28 +6,16 @@
 Karras et al. (2022), and samples take Heun's 18 steps. `--config.model.dtype=bfloat16` computes in half precision.
 """
 
-from gm_jax.defaults import diffusion_config
+from gm_jax.defaults import ddpm_config, follow_edm
 
 
 def get_config():
-    config = diffusion_config()
+    config = ddpm_config()
     config.rows = ("D3",)
     config.dataset.name = "faces64"
-    config.batch_size = 128
-    config.model.width = 64
-    config.model.multipliers = (1, 2, 3)
-    config.model.attention = (8,)
-    config.model.dropout = 0.1
-    config.model.space_to_depth = 2
-    config.diffusion.schedule = config.diffusion.prediction = config.diffusion.objective = "edm"
-    config.optim.learning_rate = 5e-4
-    config.optim.warmup_steps = 500
-    config.optim.clip_norm = 1.0
-    config.optim.ema_decay = 0.999
+    config.model.update(width=64, multipliers=(1, 2, 3), attention=(8,), space_to_depth=2)
+    config.optim.update(learning_rate=5e-4, warmup_steps=500, ema_decay=0.999)
     config.steps = 40_000
     config.evaluate_every = config.checkpoint_every = 1000
-    config.evaluation.n = 1000
-    config.sampling.sampler = "heun"
-    config.sampling.spacing = "karras"
-    config.sampling.steps = 18
+    follow_edm(config)
     return config

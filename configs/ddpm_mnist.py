@@ -11,46 +11,17 @@ digit (10 % of them are hidden, so that guidance 0 samples p(x)). `paper` is the
 GPU or a night.
 """
 
-from gm_jax.defaults import check_variant, diffusion_config
+from gm_jax.defaults import check_variant, small_diffusion_config
 
 VARIANTS = ("paper",)
 
 
 def get_config(variant=""):
     check_variant(variant, *VARIANTS)
-    config = diffusion_config()
+    config = small_diffusion_config()
     config.rows = ("D1",)
     config.dataset.name = "mnist"
-    config.batch_size = 64
-    config.steps_per_call = 5
-
-    config.model.width = 64
-    config.model.multipliers = (1,)
-    config.model.blocks = 1
-    config.model.dense = 1024
-    config.model.space_to_depth = 4
-
-    config.diffusion.schedule = "cosine"
-    config.diffusion.prediction = config.diffusion.objective = "image"
     config.diffusion.conditional = True
-
-    config.optim.learning_rate = 2e-3
-    config.optim.warmup_steps = 100
-    config.optim.decay = "cosine"
-    config.optim.beta2 = 0.99
-    config.optim.clip_norm = 1.0
-    config.optim.ema_decay = 0.998
-
-    config.steps = config.optim.decay_steps = 4500
-    config.log_every = 100
-    config.evaluate_every = 1500
-    config.checkpoint_every = 500
-    config.evaluation.n = 1000
-    config.if_embedded = {"steps": 2000, "optim": {"decay_steps": 2000}}
-
-    config.sampling.sampler = "dpm_solver"
-    config.sampling.spacing = "karras"
-    config.sampling.steps = 10
     config.sampling.guidance = 1.7
     if variant == "paper":
         follow_paper(config)

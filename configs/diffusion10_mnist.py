@@ -11,38 +11,15 @@ that never shrinks them can only drown. Samples visit all ten steps, with noise 
 scaled down by what noise adds.
 """
 
-from gm_jax.defaults import diffusion_config
+from gm_jax.defaults import small_diffusion_config
 
 
 def get_config():
-    config = diffusion_config()
+    config = small_diffusion_config()
     config.rows = ("B3",)
     config.dataset.name = "mnist"
-    config.batch_size = 64
-    config.steps_per_call = 5
-
-    config.model.width = 64
-    config.model.multipliers = (1,)
-    config.model.blocks = 1
-    config.model.dense = 1024
-    config.model.space_to_depth = 4
-
     config.diffusion.timesteps = 10
     config.diffusion.schedule = "exploding"
     config.diffusion.beta_start, config.diffusion.beta_end = 0.02, 4.0
-    config.diffusion.prediction = config.diffusion.objective = "image"
-
-    config.optim.learning_rate = 2e-3
-    config.optim.warmup_steps = 100
-    config.optim.decay = "cosine"
-    config.optim.beta2 = 0.99
-    config.optim.clip_norm = 1.0
-    config.optim.ema_decay = 0.998
-
-    config.steps = config.optim.decay_steps = 4500
-    config.evaluate_every = 1500
-    config.checkpoint_every = 500
-    config.evaluation.n = 1000
-    config.if_embedded = {"steps": 2000, "optim": {"decay_steps": 2000}}
-    config.sampling.sampler = "ancestral"
+    config.sampling.update(sampler="ancestral", spacing="time", steps=None)
     return config

@@ -70,22 +70,18 @@ def count_classes(judge: Judge, drawn: dict[str, np.ndarray], real: dict[str, np
 def compare_words(judge: Judge, translation: "Translation") -> dict[str, Any]:
     """Return what a judge says of images before and after a translation, as results.
 
-    "shows" is the share that shows the word of the target domain, beside that of the untranslated; "kept" has, for each
-    other attribute, the share whose word stays, and "in_place" the share that moved by NEAR pixels at most.
+    "shows" is the share that shows the word of the target domain, beside that of the untranslated; "kept_red/green/..." is,
+    for each other attribute, the share whose word stays, and "in_place" the share that moved by NEAR pixels at most.
     """
     before, after = (judge.describe(images) for images in (translation.source, translation.made))
-    target, n, results = translation.words[1], len(after), {}
+    target, results = translation.words[1], {}
     if target in judge.words:
         for name, said in (("shows", after), ("shows_untranslated", before)):
             results[name] = share([target in words for words in said]) | {"word": target}
-    others = [names for names in judge.attributes if not set(translation.words) & set(names)]
-    if others:
-        kept = [np.mean([bool(a & b & set(names)) for a, b in zip(before, after, strict=True)]) for names in others]
-        results["kept"] = {
-            "value": [float(x) for x in kept],
-            "attributes": ["/".join(names) for names in others],
-            "n": n,
-        }
+    for names in judge.attributes:
+        if not set(translation.words) & set(names):
+            stays = [bool(a & b & set(names)) for a, b in zip(before, after, strict=True)]
+            results[f"kept_{'/'.join(names)}"] = share(stays)
     if judge.centres:
         moved = np.linalg.norm(judge.centres(translation.made) - judge.centres(translation.source), axis=1)
         results["in_place"] = share(moved <= NEAR) | {"pixels": NEAR}

@@ -28,7 +28,7 @@ def crop(images: jax.Array, keys: jax.Array, padding: int) -> jax.Array:
     shift = random.randint(keys, (2,), -padding, padding + 1)
     rows = _reflected(jnp.arange(height) + shift[:, :1], height)  # [B, H]
     columns = _reflected(jnp.arange(width) + shift[:, 1:], width)  # [B, W]
-    return images[jnp.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return _cut(images, rows, columns)
 
 
 def window(images: jax.Array, keys: jax.Array, side: int) -> jax.Array:
@@ -38,6 +38,11 @@ def window(images: jax.Array, keys: jax.Array, side: int) -> jax.Array:
         random.randint(random.fold_in(keys, axis), (1,), 0, whole - side + 1) + jnp.arange(side)
         for axis, whole in enumerate((height, width))
     )
+    return _cut(images, rows, columns)
+
+
+def _cut(images: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """Take the rows [B, H'] and columns [B, W'] of each image: [B, H', W', C]."""
     return images[jnp.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 

@@ -4,8 +4,8 @@ from gm_jax.defaults.autoencoder import autoencoder_config
 from gm_jax.defaults.base import base_config, check_variant, set_epochs
 from gm_jax.defaults.baseline import baseline_config
 from gm_jax.defaults.classifier import CIFAR10, MNIST, classifier_config
-from gm_jax.defaults.cyclegan import cyclegan_config
-from gm_jax.defaults.diffusion import diffusion_config
+from gm_jax.defaults.cyclegan import cyclegan_config, photographs_config
+from gm_jax.defaults.diffusion import ddpm_config, diffusion_config, follow_edm, small_diffusion_config
 from gm_jax.defaults.gan import SMALL_DCGAN, TUTORIAL_DCGAN, gan_config
 from gm_jax.defaults.stylegan import SMALL_STYLEGAN, stylegan_config
 from gm_jax.defaults.vae import vae_config
@@ -22,9 +22,13 @@ __all__ = [
     "check_variant",
     "classifier_config",
     "cyclegan_config",
+    "ddpm_config",
     "diffusion_config",
+    "follow_edm",
     "gan_config",
+    "photographs_config",
     "set_epochs",
+    "small_diffusion_config",
     "stylegan_config",
     "vae_config",
 ]

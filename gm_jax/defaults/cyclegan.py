@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from gm_jax.defaults.base import base_config
+from gm_jax.defaults.base import base_config, set_epochs
 
 MODES = ("translate",)
 RANGES = {
@@ -53,4 +53,20 @@ def cyclegan_config() -> ConfigDict:
     config.translate.input = placeholder(str)  # a folder of images, for mode translate
     config.translate.output = placeholder(str)  # None: `translated` in the workdir
     config.translate.direction = "ab"
+    return config
+
+
+def photographs_config(name: str) -> ConfigDict:
+    """Return what the authors train on one of TFDS's `cycle_gan` sets: 286 pixels, of which 256, for 200 epochs."""
+    config = cyclegan_config()
+    config.rows = ("B5", "T7")
+    config.dataset.name = f"cycle_gan/{name}"
+    config.dataset.image_size = 286
+    config.dataset.validation = 50
+    for domain in "ab":
+        config.domains[domain].split = f"train{domain.upper()}"
+        config.domains[domain].test = f"test{domain.upper()}"
+    config.cyclegan.crop = 256
+    set_epochs(config, epochs=200, checkpoint_epochs=5, evaluate_epochs=5)
+    config.epochs.optim.hold_steps = 100
     return config

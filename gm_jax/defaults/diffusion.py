@@ -41,9 +41,7 @@ def diffusion_config() -> ConfigDict:
 
     config.diffusion = ConfigDict()
     config.diffusion.timesteps = 1000
-    config.diffusion.schedule = (
-        "linear"  # betas that grow in equal steps ... (or cosine, sigmoid, exploding, edm, flow)
-    )
+    config.diffusion.schedule = "linear"  # or cosine, sigmoid, exploding, edm, flow; of linear betas grow evenly ...
     config.diffusion.beta_start = placeholder(float)  # ... from here (None: 1e-4) ...
     config.diffusion.beta_end = placeholder(float)  # ... to here (None: 0.02; exploding: 0.04)
     config.diffusion.prediction = "noise"  # what the network says: noise, velocity, image, edm, flow, and ...
@@ -73,3 +71,38 @@ def diffusion_config() -> ConfigDict:
     config.vary.strength = 0.6  # share of noise in the mixture that it is denoised from
     config.vary.n = 7  # variations of each
     return config
+
+
+def small_diffusion_config() -> ConfigDict:
+    """Return what diffusion of images of about 32 pixels starts from on two CPU cores: six minutes, ten evaluations."""
+    config = diffusion_config()
+    config.batch_size = 64
+    config.steps_per_call = 5
+    config.model.update(width=64, multipliers=(1,), blocks=1, dense=1024, space_to_depth=4)
+    config.diffusion.update(schedule="cosine", prediction="image", objective="image")
+    config.optim.update(learning_rate=2e-3, warmup_steps=100, decay="cosine", decay_steps=4500)
+    config.optim.update(beta2=0.99, clip_norm=1.0, ema_decay=0.998)
+    config.steps = 4500
+    config.evaluate_every = 1500
+    config.checkpoint_every = 500
+    config.evaluation.n = 1000
+    config.if_embedded = {"steps": 2000, "optim": {"decay_steps": 2000}}
+    config.sampling.update(sampler="dpm_solver", spacing="karras", steps=10)
+    return config
+
+
+def ddpm_config() -> ConfigDict:
+    """Return what Ho et al. (2020) train on CIFAR-10: a U-Net of 35.7M parameters, eq. (14), T = 1000, linear betas."""
+    config = diffusion_config()
+    config.batch_size = 128
+    config.model.update(width=128, multipliers=(1, 2, 2, 2), attention=(16,), dropout=0.1)
+    config.optim.update(learning_rate=2e-4, warmup_steps=5000, clip_norm=1.0, ema_decay=0.9999)
+    config.evaluate_every = config.checkpoint_every = 10_000
+    config.evaluation.n = 1000
+    return config
+
+
+def follow_edm(config: ConfigDict) -> None:
+    """Use the preconditioning, weights, levels and 18 steps of Heun's method of Karras et al. (2022)."""
+    config.diffusion.update(schedule="edm", prediction="edm", objective="edm")
+    config.sampling.update(sampler="heun", spacing="karras", steps=18)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from gm_jax import random
 from gm_jax.errors import UserError
 from gm_jax.layers.equalised import EqualisedConv, EqualisedDense
+from gm_jax.layers.norm import instance_norm
 from gm_jax.layers.resample import blur, double, halve
 
 EPSILON = 1e-8  # in all norms
@@ -46,15 +47,6 @@ def blocks_of(image_shape: Sequence[int], channels: Sequence[int]) -> int:
 def pixel_norm(x: jax.Array) -> jax.Array:
     """Scale vectors [..., D] to a mean square of 1."""
     return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + EPSILON)
-
-
-def instance_norm(x: jax.Array) -> jax.Array:
-    """Give each map of x [B, H, W, C] mean 0 and variance 1.
-
-    The variance is taken of what the mean has been subtracted from: the first map is constant, up to rounding.
-    """
-    x = x - jnp.mean(x, axis=(1, 2), keepdims=True)
-    return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=(1, 2), keepdims=True) + EPSILON)
 
 
 def batch_deviation(x: jax.Array) -> jax.Array:
@@ -98,7 +90,7 @@ class Style(nn.Module):
         """Map x [B, H, W, C], w [B, D] and noise [B, H, W, 1] to [B, H, W, C]."""
         channels = x.shape[-1:]
         x = x + noise * self.param("noise", nn.initializers.zeros, channels)
-        x = instance_norm(activate(x + self.param("bias", nn.initializers.zeros, channels)))
+        x = instance_norm(activate(x + self.param("bias", nn.initializers.zeros, channels)), EPSILON)
         scale, shift = jnp.split(EqualisedDense(2 * x.shape[-1], gain=1.0, name="affine")(w)[:, None, None], 2, axis=-1)
         return x * (scale + 1.0) + shift
 
