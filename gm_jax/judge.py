@@ -71,7 +71,7 @@ def compare_words(judge: Judge, translation: "Translation") -> dict[str, Any]:
     """Return what a judge says of images before and after a translation, as results.
 
     "shows" is the share that shows the word of the target domain, beside that of the untranslated. For each other
-    attribute, "kept_red/green/..." is the share whose word stays; "in_place" is that which moved by NEAR pixels at most.
+    attribute, "kept_red/green/..." is the share whose word stays; "in_place" that which moved by NEAR pixels at most.
     """
     before, after = (judge.describe(images) for images in (translation.source, translation.made))
     target, results = translation.words[1], {}
