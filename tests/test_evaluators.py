@@ -88,7 +88,8 @@ def test_kernel_distance_equals_a_loop():
 def test_inception_score_of_known_predictions():
     logits = RNG.normal(size=(103, 4)).astype(np.float32)
     scores = []
-    for part in np.array_split(np.float64(logits), 10):
+    for first, last in zip(range(10), range(1, 11), strict=True):
+        part = np.float64(logits)[first * 103 // 10 : last * 103 // 10]
         p = np.exp(part) / np.exp(part).sum(1, keepdims=True)
         scores.append(np.exp(np.mean(np.sum(p * np.log(p / p.mean(0)), 1))))
     np.testing.assert_allclose(inception_score(logits), (np.mean(scores), np.std(scores)), **close)
@@ -131,6 +132,26 @@ def test_copies_are_recognised():
     assert closer == pytest.approx(np.mean(distances.min(1) < among[distances.argmin(1)])) and 0.2 < closer < 0.8
     few = np.repeat(training[:5], 12, 0)  # five images again and again: nothing of the rest is covered
     assert density_coverage(training, few)[1] < 0.4 and precision_recall(training, few)[1] < 0.4
+
+
+def test_metrics_equal_those_of_torch_fidelity():
+    """Its functions on the same features, float64: its own reader averages in float32."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    pytest.importorskip("torch_fidelity", reason="torch-fidelity is not installed")
+    from torch_fidelity import metric_fid, metric_isc, metric_kid, metric_prc
+
+    real, generated = np.float64(features(120)), np.float64(features(103, shift=0.5, seed=1))
+    logits = RNG.normal(size=(103, 7))
+    x, y = torch.tensor(real), torch.tensor(generated)
+    statistics = [metric_fid.fid_features_to_statistics(t) for t in (x, y)]
+    fid = metric_fid.fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
+    assert frechet_distance(gaussian(real), gaussian(generated)) == pytest.approx(fid, rel=1e-6)
+    discrepancy = metric_kid.kernel_mmd(real[:103], generated, kid_kernel="poly", kid_kernel_poly_degree=3)
+    assert kernel.squared_discrepancy(real[:103], generated) == pytest.approx(discrepancy, rel=1e-6)
+    score = metric_isc.isc_features_to_metric(torch.tensor(logits), shuffle=False)
+    assert inception_score(logits) == pytest.approx(tuple(score.values()), rel=1e-6)
+    expected = metric_prc.calculate_precision_recall_full(y, x)
+    assert precision_recall(real, generated) == pytest.approx(expected, abs=1e-7)  # its means are in float32
 
 
 def seen(x, logits=None):

@@ -13,8 +13,10 @@ def inception_score(logits: np.ndarray, splits: int = SPLITS) -> tuple[float, fl
     logits = np.asarray(logits, np.float64)
     log_p = logits - logits.max(1, keepdims=True)
     log_p -= np.log(np.exp(log_p).sum(1, keepdims=True))
-    scores = []
-    for part in np.array_split(log_p, min(splits, len(log_p))):
+    n, scores = len(log_p), []
+    splits = min(splits, n)
+    for i in range(splits):
+        part = log_p[i * n // splits : (i + 1) * n // splits]  # the borders of Salimans et al.'s code
         p = np.exp(part)
         marginal = p.mean(0)
         log_marginal = np.log(np.where(marginal > 0, marginal, 1.0))
