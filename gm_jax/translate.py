@@ -1,10 +1,12 @@
 """Mode translate: a folder of images through a trained generator, one image for each, under its name."""
 
+import collections
 import functools
 import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,7 +15,10 @@ from gm_jax.data.image import to_array
 from gm_jax.errors import UserError
 from gm_jax.tasks.task import Task, Trained
 
-TOGETHER = 16  # images of one size that are translated at once
+if TYPE_CHECKING:
+    import PIL.Image
+
+PIXELS = 16 * 256 * 256  # that are translated at once, in images of one size
 MULTIPLE, LEAST = 4, 8  # sides that the networks take
 
 
@@ -33,39 +38,51 @@ def translate(task: Task, trained: Trained) -> int:
     if output.resolve().is_relative_to(source.resolve()):
         raise UserError(f"translate.output={output} lies in the folder of the input: give another one")
     failed: list[str] = []
-    cropped = written = 0
+    changed, written = collections.Counter(), 0
     render = functools.partial(task.render, settings.direction)
     pictures = readable(source, files, task.spec.image_shape[2], failed)
-    for (_, shrunk), group in itertools.groupby(pictures, key=lambda picture: (picture[1].shape, picture[2])):
-        while part := list(itertools.islice(group, TOGETHER)):
+    for shape, group in itertools.groupby(pictures, key=lambda picture: picture[1].shape):
+        while part := list(itertools.islice(group, max(PIXELS // (shape[0] * shape[1]), 1))):
             images = np.stack([image for _, image, _ in part])
             batch = {"image": images, "position": np.arange(len(images), dtype=np.int32)}
             made = task.apply(render, trained.variables, batch)
-            for (name, *_), image in zip(part, made, strict=True):
+            for (name, _, how), image in zip(part, made, strict=True):
                 save(output / name, image)
-            written, cropped = written + len(images), cropped + shrunk * len(images)
-    if cropped:
-        print(f"{cropped} images lost up to {MULTIPLE - 1} pixels at their borders: sides must divide by {MULTIPLE}")
+                changed.update(how)
+            written += len(images)
+    for how, count in changed.items():
+        print(f"{count} images {how}")
     for message in failed:
         print(f"gm_jax: {message}", file=sys.stderr)
     print(f"{written} images of {source} translated {settings.direction}, {len(failed)} skipped: {output}", flush=True)
     return 1 if failed else 0
 
 
-def readable(root: Path, files: list[str], channels: int, failed: list[str]) -> Iterator[tuple[str, np.ndarray, bool]]:
-    """Yield name, image uint8 [H, W, C] and whether it was cropped, of files that can be read; note the others."""
+def readable(
+    root: Path, files: list[str], channels: int, failed: list[str]
+) -> Iterator[tuple[str, np.ndarray, tuple[str, ...]]]:
+    """Yield name, image uint8 [H, W, C] and what was done to fit it, of files that can be read; note the others."""
     for name in files:
         try:
-            image = open_picture(root / name, lambda picture: to_array(picture, channels, None))
-            height, width = (side // MULTIPLE * MULTIPLE for side in image.shape[:2])
-            if min(height, width) < LEAST:
-                raise UserError(f"image {root / name} has less than {LEAST} pixels a side")
+            yield name, *open_picture(root / name, lambda picture: fitted(picture, channels))
         except UserError as error:
             failed.append(str(error))
-            continue
-        top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
-        part = image[top : top + height, left : left + width]
-        yield name, part, part.shape != image.shape
+
+
+def fitted(picture: "PIL.Image.Image", channels: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return a picture as uint8 [H, W, channels] with sides that the networks take, and what was done for that."""
+    done = ()
+    if min(picture.size) < LEAST:
+        factor = LEAST / min(picture.size)
+        picture = picture.resize([round(side * factor) for side in picture.size])
+        done += (f"were enlarged: sides must have {LEAST} pixels",)
+    image = to_array(picture, channels, None)
+    height, width = (side // MULTIPLE * MULTIPLE for side in image.shape[:2])
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    part = image[top : top + height, left : left + width]
+    if part.shape != image.shape:
+        done += (f"lost up to {MULTIPLE - 1} pixels at their borders: sides must divide by {MULTIPLE}",)
+    return part, done
 
 
 def save(path: Path, image: np.ndarray) -> None:

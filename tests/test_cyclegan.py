@@ -192,6 +192,7 @@ def test_a_pool_is_a_list_that_is_asked_image_after_image():
         np.testing.assert_array_equal(pool["images"].ravel(), kept)
     assert int(pool["count"]) == size and 0.3 < np.mean(swaps) < 0.7
     answers, pool = query(empty_pool(0, (1, 1, 1)), images, key)
+    assert pool == {}  # a checkpoint holds no arrays without values
     np.testing.assert_array_equal(answers, images)
 
 
@@ -467,27 +468,27 @@ def translate(tiny, folder, **keys):
 def test_a_folder_is_translated_name_by_name(tiny, tmp_path, capsys):
     rng, source, output = np.random.default_rng(0), tmp_path / "in", tmp_path / "out"
     (source / "deep").mkdir(parents=True)
-    sizes = {"a.png": (16, 24), "b.png": (16, 24), "deep/c.bmp": (19, 9), "grey.png": (12, 12), "small.png": (7, 20)}
+    sizes = {"a.png": (16, 24), "b.png": (16, 24), "deep/c.bmp": (19, 9), "grey.png": (12, 12), "small.png": (4, 20)}
     pictures = {name: rng.integers(0, 256, (*size, 3), np.uint8) for name, size in sizes.items()}
     for name, x in pictures.items():
         Image.fromarray(x[..., 0] if name == "grey.png" else x).save(source / name)
     (source / "broken.jpg").write_bytes(b"no picture")
     assert translate(tiny, source, direction="ba", output=output) == 1
     said = capsys.readouterr()
-    assert "broken.jpg cannot be read" in said.err and "small.png has less than 8 pixels" in said.err
-    assert "1 images lost up to 3 pixels" in said.out and "4 images of" in said.out and "2 skipped" in said.out
+    assert "broken.jpg cannot be read" in said.err and "1 images were enlarged" in said.out
+    assert "1 images lost up to 3 pixels" in said.out and "5 images of" in said.out and "1 skipped" in said.out
     made = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
-    assert made == {"a.png", "b.png", "deep/c.bmp", "grey.png"}
+    assert made == pictures.keys()
     task, params = tiny.task, tiny.restore("newest").variables.params
     pictures["grey.png"] = np.repeat(pictures["grey.png"][..., :1], 3, -1)
     pictures["deep/c.bmp"] = pictures["deep/c.bmp"][1:17, :8]
+    pictures["small.png"] = np.asarray(Image.fromarray(pictures["small.png"]).resize((40, 8)))
     for name in sorted(made):
         x = np.float32(pictures[name][None]) / 127.5 - 1.0
         expected = np.round((np.asarray(task.translate(params, "ba", x))[0] + 1.0) * 127.5)
         same_pictures(np.asarray(Image.open(output / name)), expected)
 
     (source / "broken.jpg").unlink()
-    (source / "small.png").unlink()
     assert translate(tiny, source) == 0
     assert (tiny.workdir.path / "translated" / "deep" / "c.bmp").exists()
 

@@ -7,8 +7,8 @@ from gm_jax.state import Tree
 
 
 def empty_pool(size: int, image_shape: tuple[int, ...]) -> dict[str, Tree]:
-    """Return a pool of `size` images, none of them there yet."""
-    return {"images": jnp.zeros((size, *image_shape)), "count": jnp.int32(0)}
+    """Return a pool of `size` images, none there yet; one of size 0 is {}: arrays without values cannot be saved."""
+    return {} if size == 0 else {"images": jnp.zeros((size, *image_shape)), "count": jnp.int32(0)}
 
 
 def query(pool: dict[str, Tree], images: jax.Array, key: jax.Array) -> tuple[jax.Array, dict[str, Tree]]:
@@ -18,9 +18,9 @@ def query(pool: dict[str, Tree], images: jax.Array, key: jax.Array) -> tuple[jax
     returned and the new image takes its place; otherwise the new image is returned and not stored. A pool of size 0
     returns what it is given.
     """
-    size = len(pool["images"])
-    if size == 0:
+    if not pool:
         return images, pool
+    size = len(pool["images"])
 
     def one(pool, inputs):
         image, key = inputs
