@@ -98,6 +98,10 @@ def test_bound_terms_are_divergences_in_bits(schedule):
         expected = kl_bits(means[0], variance, means[1], variance)
         found = losses.chain_bits(schedule, x0, x0_hat, jnp.full(3, t))
         np.testing.assert_allclose(found, expected, rtol=1e-5)
+        w = np.linspace(-0.2, 1.1, 6, dtype=np.float32)  # a learned variance: of the posterior at 0, beta_t at 1
+        expected = kl_bits(means[0], variance, means[1], variance * (v / variance) ** w)
+        found = losses.term_bits(schedule, x0, x0_hat, jnp.full(3, t), w)
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
     np.testing.assert_array_equal(losses.chain_bits(schedule, x0, x0_hat, jnp.ones(3, int)), 0.0)
 
 
@@ -129,6 +133,11 @@ def test_the_decoder_has_the_variance_of_step_two(T):
     edge = -np.log2(norm.cdf(1 / 255 / scale))
     expected = np.where(np.abs(x0) > 0.999, edge, inside).mean(-1)
     np.testing.assert_allclose(bits, expected, rtol=1e-4)
+    w, step = jnp.full(x0.shape, 0.3), jnp.ones(4, int)
+    scale = scale**0.7 * np.sqrt(b1) ** 0.3  # a learned variance, which ends at beta_1
+    inside, edge = -np.log2(2 * norm.cdf(1 / 255 / scale) - 1), -np.log2(norm.cdf(1 / 255 / scale))
+    expected = np.where(np.abs(x0) > 0.999, edge, inside).mean(-1)
+    np.testing.assert_allclose(losses.term_bits(schedule, x0, x0, step, w), expected, rtol=1e-4)
 
 
 # Noise.

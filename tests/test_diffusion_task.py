@@ -13,6 +13,8 @@ from scipy.stats import norm
 
 from gm_jax import images, random
 from gm_jax.errors import UserError
+from gm_jax.losses import diffusion as losses
+from gm_jax.samplers.diffusion import Answer
 from gm_jax.samplers.likelihood import bits_by_flow
 from gm_jax.samplers.processes import Chain, Level
 from gm_jax.samplers.schedules import linear
@@ -224,7 +226,47 @@ def test_guidance_runs_from_unconditional_over_conditional_onwards(guidance):
         level = jax.tree.map(jnp.float32, task.process.at_step(number))
         found = jax.jit(task.denoise)(variables.params, label, x_t.reshape(3, *SHAPE), level)
         expected = denoised(task, variables.params["denoiser"], x_t, np.full(3, number), label)
-        close(found.reshape(3, PIXELS), expected)
+        close(found.x0.reshape(3, PIXELS), expected)
+
+
+class TwoHeads(nn.Module):
+    """Says the noise and, with two outputs, something of the variance."""
+
+    outputs: int = 2
+
+    @nn.compact
+    def __call__(self, x, t, keys=None, label=None):
+        size = self.param("size", nn.initializers.zeros, (2,))
+        return jnp.concatenate([size[0] * jnp.tanh(x), size[1] * x][: self.outputs], axis=-1)
+
+
+def test_the_bound_trains_a_learned_variance_and_nothing_else():
+    """The whole loss is that of the prediction and 1/1000 of the chain's bits (Nichol & Dhariwal 2021, eq. 16)."""
+    task, _ = make(names=(), diffusion__variance="learned", diffusion__schedule="linear", batch_size=8)
+    plain, _ = make(names=(), diffusion__schedule="linear", batch_size=8)
+    task.network, plain.network = TwoHeads(), TwoHeads(1)
+    batch, context = batch_of(8), at_step(KEY)
+
+    def loss(task, size):
+        return task.loss(Variables({"denoiser": {"size": size}}, {}, {}), batch, context)
+
+    size = jnp.array([0.7, 0.3])
+    (value, result), gradient = jax.jit(jax.value_and_grad(functools.partial(loss, task), has_aux=True))(size)
+    simple, first = jax.value_and_grad(lambda size: loss(plain, size)[0])(jnp.array([0.7, 0.0]))
+    close(result.metrics["loss"], simple)
+    close(value, simple + 0.001 * result.metrics["bits_chain"])
+    close(gradient[0], first[0])  # none of the bound's
+    assert gradient[1] != 0
+    keys = random.example_keys(KEY, batch["position"])
+    parameters = Variables({"denoiser": {"size": size}}, {}, {})
+    assert run(task.evaluate, parameters, batch, keys)["bits_chain"].shape == (8,)
+    ancestral, _ = make(names=(), diffusion__variance="learned", diffusion__schedule="linear", sampling__eta=1.0)
+    ancestral.network = TwoHeads()
+    made = [
+        run(ancestral.generate, Variables({"denoiser": {"size": size * sign}}, {}, {}), batch, keys)["images"]
+        for sign in (jnp.array([1, 1]), jnp.array([1, -1]))
+    ]
+    assert np.any(made[0] != made[1])  # the samples' noise has the learned variance
 
 
 def test_outside_of_its_interval_guidance_asks_the_conditional_model_alone():
@@ -234,7 +276,7 @@ def test_outside_of_its_interval_guidance_asks_the_conditional_model_alone():
     for ratio, same in ((0.5, plain), (0.51, full), (2.0, full), (2.01, plain)):
         level = Level(*(jnp.float32(column) for column in (0.5, 0.5 * ratio, 7.0)))
         found = jax.jit(task.denoise)(variables.params, label, x, level)
-        close(found, jax.jit(same.denoise)(variables.params, label, x, level))
+        close(found.x0, jax.jit(same.denoise)(variables.params, label, x, level).x0)
     assert task.describe_samples()[-1] == "guidance 2.5 at noise 0.5 to 2 of the signal"
 
 
@@ -287,6 +329,23 @@ def test_samples_and_figures_are_the_reverse_process(tmp_path, monkeypatch):
     signal, noise = column(task.process.schedule.signal, steps), column(task.process.schedule.noise, steps)
     forward = (signal * x0[:, None] + noise * epsilon[:, None]) / np.hypot(signal, noise)
     same_pictures(np.asarray(seen["forward_chain.png"][0]), to_pictures(forward))
+
+
+def test_the_figure_of_the_bound_has_its_terms(tmp_path, monkeypatch):
+    task, variables = make(diffusion__schedule="linear")
+    state, found = trained(variables, tmp_path, batch_of(9)), []
+    monkeypatch.setattr(diffusion_figures, "save_figure", lambda path, figure, caption: found.append(figure))
+    task.figures()["bound"](state)
+    steps, bits = found[0].axes[0].lines[0].get_xydata().T
+    np.testing.assert_array_equal(steps, [*range(1, 10), 11, 12, 15, 17, 20])  # even in logarithms
+    keys = random.example_keys(jax.random.key(0), jnp.arange(9))
+    for t, value in zip(steps, bits, strict=True):
+        epsilon = np.asarray(random.normal(random.fold_in(keys, int(t)), (PIXELS,)))
+        x0, whole = flat(batch_of(9)), np.full(9, int(t))
+        seen = predict(task, variables.params["denoiser"], x0, whole, epsilon, batch_of(9)["label"])[1]
+        terms = losses.term_bits(task.process.schedule, jnp.float32(x0), jnp.float32(np.clip(seen, -1, 1)), whole)
+        assert value == pytest.approx(float(np.mean(terms)), rel=1e-3)
+    assert "bound" not in make(objective="image")[0].figures()
 
 
 @pytest.mark.parametrize(
@@ -359,6 +418,7 @@ def test_processes_without_steps_are_found_by_name(schedule, ratio):
             r"diffusion.prediction='imag' is not one of noise, .* \(did you mean 'image'\?\)",
         ),
         ({"model__width": 0}, NAMES, r"model.width=0"),
+        ({"diffusion__variance": "learned", "diffusion__schedule": "flow"}, NAMES, "variance=learned is for chains"),
         ({"sampling__guidance_interval": (5.0,)}, NAMES, r"guidance_interval=\(5.0,\) is not a low and a high ratio"),
         ({"sampling__guidance_interval": (5.0, 0.3)}, NAMES, r"is not a low and a high ratio, such as 0.3,5.0"),
     ],
@@ -413,7 +473,8 @@ def test_combinations_of_attributes_are_classes_that_words_ask_for():
 def test_the_loss_and_the_samples_see_the_combinations():
     task = attribute_task(sampling__words="large circle", diffusion__label_dropout=0.0)
     seen = []
-    task.predict = lambda params, x0, level, noise, label, dropout=None: seen.append(label) or (jnp.zeros(len(x0)), x0)
+    answer = lambda x0: (jnp.zeros(len(x0)), Answer(x0))  # noqa: E731
+    task.predict = lambda params, x0, level, noise, label, dropout=None: seen.append(label) or answer(x0)
     batch = batch_of(4) | {"size": np.array([0, 1, 1, 0]), "shape": np.array([2, 0, 1, 1])}
     with jax.disable_jit():
         task.loss(Variables({}, {}, {}), batch, at_step(KEY))
@@ -450,7 +511,7 @@ def test_inpainting_leaves_known_pixels_untouched_bit_for_bit(pictures):
     path, given = pictures
     files = {"inpaint__input": str(path / "in"), "inpaint__mask": str(path / "mask.png")}
     task, variables = make("image", "image", inpaint__n=3, **files)
-    task.denoise = lambda params, label, x, level: 0.5 * jnp.tanh(x)
+    task.denoise = lambda params, label, x, level: Answer(0.5 * jnp.tanh(x))
     assert task.modes()["inpaint"](trained(variables, path)) == 0
     made = np.load(path / "inpainted" / "images.npz")["images"]
     assert made.shape == (2, 3, 4, 4, 1) and (path / "inpainted" / "sheet.png").exists()
@@ -466,7 +527,7 @@ def test_variations_of_more_strength_are_farther_from_the_image(pictures):
         task, variables = make(
             "image", "image", vary__input=str(path / "in"), vary__strength=strength, sampling__steps=20
         )
-        task.denoise = lambda params, label, x, level: jnp.clip(x / level.signal, -1, 1) * 0.9
+        task.denoise = lambda params, label, x, level: Answer(jnp.clip(x / level.signal, -1, 1) * 0.9)
         assert task.modes()["vary"](trained(variables, path)) == 0
         made = np.load(path / "varied" / "images.npz")["images"]
         assert made.shape == (2, 7, 4, 4, 1)

@@ -163,6 +163,7 @@ SHOWN_BY = {
     "diffusion.prediction": DIFFUSION,
     "diffusion.objective": DIFFUSION,
     "diffusion.conditional": DIFFUSION,
+    "diffusion.variance": "test_diffusion_task::test_the_bound_trains_a_learned_variance_and_nothing_else",
     "diffusion.label_dropout": DIFFUSION,
     "diffusion.attributes": "test_diffusion_task::test_combinations_of_attributes_are_classes_that_words_ask_for",
 }

@@ -11,6 +11,7 @@ from scipy.stats import norm
 from gm_jax import random
 from gm_jax.errors import UserError
 from gm_jax.samplers import diffusion, plans, schedules
+from gm_jax.samplers.diffusion import Answer
 from gm_jax.samplers.likelihood import bits_by_flow
 from gm_jax.samplers.processes import Chain, Flow, LogNormal, karras
 
@@ -143,7 +144,7 @@ def toy_denoiser(x, time):
 
 
 def ask(x, level):
-    return toy_denoiser(x, level.time)
+    return Answer(toy_denoiser(x, level.time))
 
 
 def clipped(x, time):
@@ -299,7 +300,7 @@ def test_one_program_runs_all_plans_of_one_length():
     @jax.jit
     def run(plan, keys, x):
         traces.append(plan)
-        return diffusion.sample(lambda x, level: 0.9 * jnp.tanh(x), plan, keys, x).x
+        return diffusion.sample(lambda x, level: Answer(0.9 * jnp.tanh(x)), plan, keys, x).x
 
     chain, keys = Chain(schedules.cosine(100)), keys_of(4)
     made = [plans.ddim(chain.evenly(7)), plans.ddim(chain.evenly(7), 1.0), plans.dpm_solver(karras(chain, 7)),
@@ -323,7 +324,7 @@ def exact_denoiser(mean, deviation):
 
     def denoise(x, level):
         gain = level.signal * deviation**2 / (level.signal**2 * deviation**2 + level.noise**2)
-        return mean + gain * (x - level.signal * mean)
+        return Answer(mean + gain * (x - level.signal * mean))
 
     return denoise
 
@@ -353,6 +354,29 @@ def test_the_exact_denoiser_of_gaussian_data_recovers_mean_and_variance(process,
     assert x.std() == pytest.approx(deviation, rel=loss)
 
 
+def test_a_learned_variance_makes_few_ancestral_steps_exact():
+    """Of Gaussian data p(x_s | x_t) is known: its variance is the posterior's and what is not known of x_0."""
+    deviation, keys, levels = 0.5, keys_of(5000), Chain(CHAINS[1]).evenly(10)
+    plan, exact = plans.ddim(levels, 1.0), exact_denoiser(0.0, deviation)
+    signal, noise = plan.level.signal, plan.level.noise
+    unknown = deviation**2 * noise**2 / (signal**2 * deviation**2 + noise**2)
+    w = np.log1p((plan.image / np.maximum(plan.noise, 1e-9)) ** 2 * unknown) / np.maximum(plan.widest, 1e-9)
+    assert np.all((w[:-1] > 0) & (w[:-1] < 1)) and plan.widest[-1] == 0.0  # between the two that need no data
+
+    def learned(x, level):
+        return exact(x, level)._replace(w=jnp.interp(level.time, *table))
+
+    def variance(denoise):  # the last step shows E[x_0 | x], which has less than x_0
+        run = jax.jit(lambda x: diffusion.sample(denoise, plan, keys, x, clip=False).x)
+        return np.var(run(diffusion.prior(plan, keys, (1,)))) + unknown[-1]
+
+    table = np.float32(plan.level.time[::-1]), np.float32(w[::-1])
+    assert variance(learned) == pytest.approx(deviation**2, rel=0.05) and variance(exact) < 0.8 * deviation**2
+    largest = noise[:-1] ** 2 - (signal[:-1] / levels.signal[1:-1] * levels.noise[1:-1]) ** 2  # of q(x_t | x_s): beta_t
+    np.testing.assert_allclose(plan.noise[:-1] ** 2 * np.exp(plan.widest[:-1]), largest, rtol=1e-6)
+    assert not np.any(plans.ddim(levels, 0.5).widest) and not np.any(plans.dpm_solver(levels).widest)
+
+
 def test_few_steps_from_a_prior_without_signal_are_harmless():
     """With the cosine schedule x_0 is a division by 5e-5 at t = T: clipping must keep the chain on its way."""
     keys = keys_of(512)
@@ -360,7 +384,7 @@ def test_few_steps_from_a_prior_without_signal_are_harmless():
 
     def noise_error(x, level):  # a noise prediction that is 3 % off, turned into x_0
         epsilon = (x - level.signal * truth) / level.noise + 0.03 * random.normal(keys, (16,))
-        return (x - level.noise * epsilon) / level.signal
+        return Answer((x - level.noise * epsilon) / level.signal)
 
     plan = plans.ddim(Chain(schedules.cosine(1000)).evenly(5))
     x = diffusion.sample(noise_error, plan, keys, diffusion.prior(plan, keys, (16,))).x

@@ -7,12 +7,14 @@ from gm_jax.defaults.base import base_config
 
 MODES = ("inpaint", "vary")
 RANGES = {
+    "model.dtype": ("bfloat16", "float32"),
     "diffusion.timesteps": "[1, inf)",
     "diffusion.schedule": ("cosine", "linear", "sigmoid", "exploding", "edm", "flow"),
     "diffusion.beta_start": "(0, inf)",
     "diffusion.beta_end": "(0, inf)",
     "diffusion.prediction": ("noise", "velocity", "image", "edm", "flow"),
     "diffusion.objective": ("noise", "velocity", "image", "edm", "flow", "min_snr"),
+    "diffusion.variance": ("fixed", "learned"),
     "diffusion.label_dropout": "[0, 1]",
     "sampling.sampler": ("ddim", "ancestral", "dpm_solver", "heun"),
     "sampling.steps": "[1, inf)",
@@ -38,6 +40,7 @@ def diffusion_config() -> ConfigDict:
     config.model.dropout = 0.0
     config.model.dense = 0
     config.model.space_to_depth = 1
+    config.model.dtype = placeholder(str)  # bfloat16: of the computation, which a GPU or TPU then does faster
 
     config.diffusion = ConfigDict()
     config.diffusion.timesteps = 1000
@@ -46,6 +49,7 @@ def diffusion_config() -> ConfigDict:
     config.diffusion.beta_end = placeholder(float)  # ... to here (None: 0.02; exploding: 0.04)
     config.diffusion.prediction = "noise"  # what the network says: noise, velocity, image, edm, flow, and ...
     config.diffusion.objective = "noise"  # ... whose squared error is minimised (noise: eq. (4)), or min_snr
+    config.diffusion.variance = "fixed"  # of an ancestral step: the posterior's, or learned, up to beta_t
     config.diffusion.conditional = False  # True: see labels, if the data have any
     config.diffusion.attributes = ()  # of the data: their combinations are the classes, in the labels' place
     config.diffusion.label_dropout = 0.1  # share of labels that training hides, for guidance

@@ -87,29 +87,41 @@ def prior_bits(schedule: Schedule, x0: jax.Array) -> jax.Array:
     return per_example(0.5 * (mean**2 + variance - 1.0 - np.log(variance))) / np.log(2.0)
 
 
-def chain_bits(schedule: Schedule, x0: jax.Array, x0_hat: jax.Array, t: jax.Array) -> jax.Array:
+def chain_bits(schedule: Schedule, x0: jax.Array, x0_hat: jax.Array, t: jax.Array, w: jax.Array = 0.0) -> jax.Array:
     """Return the bound's term L_{t-1} in bits per dimension [B] for t >= 2, and 0 for t = 1 (DDPM eq. 5).
 
-    x0_hat is the prediction of x_0 from a draw of q(x_t | x_0). The reverse step p(x_{t-1} | x_t) has the posterior's
-    own variance ("fixed small" in Ho et al.), so the Kullback-Leibler divergence is a squared error with the weight
-    (SNR(t-1) - SNR(t)) / 2 (Kingma et al. 2021, eq. 13). The whole bound is `prior_bits`, the sum of these over t, and
-    `decoder_bits` of t = 1.
+    x0_hat is the prediction of x_0 from a draw of q(x_t | x_0). With w = 0 the reverse step p(x_{t-1} | x_t) has the
+    posterior's own variance ("fixed small" in Ho et al.), so the Kullback-Leibler divergence is a squared error with
+    the weight (SNR(t-1) - SNR(t)) / 2 (Kingma et al. 2021, eq. 13); w [B, ...] raises the logarithm of the variance,
+    at 1 to that of beta_t (Nichol & Dhariwal 2021, eq. 15). The whole bound is `prior_bits`, the sum of these over t,
+    and `decoder_bits` of t = 1.
     """
-    gain = np.concatenate([[0.0, 0.0], -0.5 * np.diff(schedule.snr[1:])])
-    return jnp.asarray(gain, jnp.float32)[t] * squared_error(x0, x0_hat) / np.log(2.0)
+    gain = np.concatenate([[0.0, 0.0], -np.diff(schedule.snr[1:])])
+    widest = np.concatenate([[0.0, 0.0], 2 * np.log(schedule.noise[2:] / schedule.noise[1:-1])])
+    column = (-1,) + (1,) * (x0.ndim - 1)
+    gain, widest = (jnp.asarray(values, jnp.float32)[t].reshape(column) for values in (gain, widest))
+    raised = widest * w
+    return per_example(raised + jnp.expm1(-raised) + jnp.exp(-raised) * gain * (x0 - x0_hat) ** 2) / np.log(4.0)
 
 
-def decoder_bits(schedule: Schedule, x0: jax.Array, x0_hat: jax.Array) -> jax.Array:
+def decoder_bits(schedule: Schedule, x0: jax.Array, x0_hat: jax.Array, w: jax.Array = 0.0) -> jax.Array:
     """Return L_0 = -log2 p(x_0 | x_1) per dimension [B] for 8-bit images scaled to [-1, 1] (DDPM eq. 13).
 
     The mean of p(x_0 | x_1) is x0_hat. Its variance cannot be the posterior's, which is 0 at t = 1; as in the authors'
-    code it is the posterior's at t = 2.
+    code it is the posterior's at t = 2, and w [B, ...] raises its logarithm, at 1 to that of beta_1.
     """
     signal, noise = schedule.signal, schedule.noise
     scale = noise[1]
     if schedule.T > 1:
         scale *= np.sqrt(noise[2] ** 2 - (signal[2] / signal[1] * noise[1]) ** 2) / noise[2]
-    return per_example(-discretized_log_likelihood(x0, x0_hat, jnp.float32(scale))) / np.log(2.0)
+    scale = jnp.exp(np.log(scale) + w * np.log(noise[1] / scale))
+    return per_example(-discretized_log_likelihood(x0, x0_hat, scale)) / np.log(2.0)
+
+
+def term_bits(schedule: Schedule, x0: jax.Array, x0_hat: jax.Array, t: jax.Array, w: jax.Array = 0.0) -> jax.Array:
+    """Return the bound's term at the steps t [B], the decoder's at t = 1, in bits per dimension [B]."""
+    terms = [function(schedule, x0, x0_hat, *more) for function, more in ((chain_bits, (t, w)), (decoder_bits, (w,)))]
+    return jnp.where(t > 1, *terms)
 
 
 def discretized_log_likelihood(x: jax.Array, mean: jax.Array, scale: jax.Array) -> jax.Array:

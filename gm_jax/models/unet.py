@@ -99,6 +99,7 @@ class UNet(nn.Module):
     dropout: float = 0.0
     dense: int = 0  # width of fully-connected blocks that take the middle's place; 0: residual blocks, as in the paper
     space_to_depth: int = 1  # pixels per side that are folded into channels before the first convolution
+    outputs: int = 1  # images to say, one behind the other in the channels
     classes: int = 0  # if not 0, the network also sees a label in 0 ... classes, where `classes` means "any"
     dtype: jnp.dtype | None = None  # of the computation; parameters are float32
 
@@ -106,7 +107,7 @@ class UNet(nn.Module):
     def __call__(
         self, x: jax.Array, t: jax.Array, keys: jax.Array | None = None, label: jax.Array | None = None
     ) -> jax.Array:
-        """Map x [B, H, W, C] in about [-1, 1] and steps t [B] (int or float) to [B, H, W, C] float32.
+        """Map x [B, H, W, C] in about [-1, 1] and steps t [B] (int or float) to [B, H, W, outputs C] float32.
 
         Dropout acts if it is given one key per example, keys [B]. `label` int32 [B] goes with `classes`.
         """
@@ -146,7 +147,7 @@ class UNet(nn.Module):
                 h = Conv(h.shape[-1], (3, 3), dtype=self.dtype, name=f"grow{level}")(enlarge(h))
 
         h = nn.silu(GroupNorm(dtype=self.dtype, name="norm")(h))
-        h = Conv(channels, (3, 3), dtype=self.dtype, kernel_init=nn.initializers.zeros, name="leave")(h)
+        h = Conv(self.outputs * channels, (3, 3), dtype=self.dtype, kernel_init=nn.initializers.zeros, name="leave")(h)
         return depth_to_space(h, self.space_to_depth).astype(jnp.float32)
 
     def block(

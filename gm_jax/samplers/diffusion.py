@@ -12,7 +12,15 @@ from gm_jax import random
 from gm_jax.samplers.plans import Plan
 from gm_jax.samplers.processes import Level
 
-Denoiser = Callable[[jax.Array, Level], jax.Array]  # (x [B, ...], level of numbers) -> prediction of x_0 [B, ...]
+
+class Answer(NamedTuple):
+    """What a denoiser says of noisy images."""
+
+    x0: jax.Array  # [B, ...] the prediction of x_0
+    w: jax.Array | float = 0.0  # [B, ...] 0: a step's variance is its smallest; 1: its largest; logarithms in between
+
+
+Denoiser = Callable[[jax.Array, Level], Answer]  # of x [B, ...] at a level of numbers
 
 
 class Samples(NamedTuple):
@@ -39,12 +47,12 @@ def begin(x: jax.Array) -> State:
 
 def step(denoise: Denoiser, todo: Plan, number: jax.Array, keys: jax.Array, state: State, clip: bool = True) -> State:
     """Do what a plan says of one evaluation, `todo`, whose noise depends on `keys` [B] and its number only."""
-    x0 = denoise(state.x, todo.level)
+    x0, w = denoise(state.x, todo.level)
     if clip:
         x0 = jnp.clip(x0, -1.0, 1.0)
 
     def draw() -> jax.Array:
-        return random.normal(random.fold_in(keys, number), x0.shape[1:])
+        return jnp.exp(todo.widest * w / 2) * random.normal(random.fold_in(keys, number), x0.shape[1:])
 
     z = lax.cond(todo.noise > 0.0, draw, lambda: jnp.zeros_like(x0))
     x = todo.base * state.final + todo.image * x0 + todo.previous * state.x0 + todo.noise * z

@@ -28,7 +28,7 @@ def bits_by_flow(denoise: Denoiser, process: Process, x0: jax.Array, keys: jax.A
 
     def slope(u: jax.Array, level) -> tuple[jax.Array, jax.Array]:
         """Return du/dsigma and the estimate of its divergence [B]."""
-        x0, pull = jax.vjp(lambda u: denoise(level.signal * u, level), u)
+        x0, pull = jax.vjp(lambda u: denoise(level.signal * u, level).x0, u)
         trace = jnp.sum((signs * pull(signs)[0]).reshape(len(u), -1), axis=1)
         ratio = level.noise / level.signal
         return (u - x0) / ratio, (dimensions - trace) / ratio

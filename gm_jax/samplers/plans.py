@@ -3,11 +3,12 @@
 Every sampler here is one recursion, so that `samplers.diffusion.sample` runs them all. Asked at evaluation i for the
 image x_0 behind x_i, it goes on to
 
-    x_{i+1} = base_i y + image_i x_0 + previous_i x_0' + noise_i z
+    x_{i+1} = base_i y + image_i x_0 + previous_i x_0' + noise_i exp(widest_i w / 2) z
 
 where x_0' is the answer before, z standard normal, and y the last state that was final: x_i itself, except in Heun's
-method, whose first guess of a step is not final. Working the coefficients out beforehand leaves no division by a noise
-of 0 in the scan, and no digits lost in differences such as 1 - alpha_bar.
+method, whose first guess of a step is not final. w is 0, but for models that learn the variance of a step. Working the
+coefficients out beforehand leaves no division by a noise of 0 in the scan, and no digits lost in differences such as
+1 - alpha_bar.
 """
 
 from typing import NamedTuple
@@ -27,6 +28,7 @@ class Plan(NamedTuple):
     previous: np.ndarray
     noise: np.ndarray
     final: np.ndarray  # 1: the new state is the next evaluation's y; 0: it is a guess
+    widest: np.ndarray  # ln of the largest variance over noise^2, where w = 1
 
     @property
     def scale(self) -> np.ndarray:
@@ -34,9 +36,9 @@ class Plan(NamedTuple):
         return (self.level.signal[0] ** 2 + self.level.noise[0] ** 2) ** 0.5
 
 
-def plan_of(level: Level, base, image, previous=0.0, noise=0.0, final=1.0) -> Plan:
+def plan_of(level: Level, base, image, previous=0.0, noise=0.0, final=1.0, widest=0.0) -> Plan:
     """Return a plan of columns, or of numbers that hold for all evaluations."""
-    columns = (base, image, previous, noise, final)
+    columns = (base, image, previous, noise, final, widest)
     return Plan(level, *(np.broadcast_to(np.float64(column), level.noise.shape) for column in columns))
 
 
@@ -44,14 +46,18 @@ def ddim(levels: Level, eta: float = 0.0) -> Plan:
     """Denoising diffusion implicit models (Song et al. 2021, eq. 12), for levels [N + 1] that end clean.
 
     x_s = signal_s x_0 + sqrt(noise_s^2 - c^2) epsilon + c z with c = eta times the posterior's standard deviation.
-    eta = 1 draws from the posterior q(x_s | x_t, x_0), which is the ancestral step of DDPM (eq. 7); eta = 0 is Euler's
-    method for the probability-flow equation and, on the levels of a flow, for its velocity.
+    eta = 1 draws from the posterior q(x_s | x_t, x_0), which is the ancestral step of DDPM (eq. 7), whose variance may
+    be learned, up to that of q(x_t | x_s), beta_t; eta = 0 is Euler's method for the probability-flow equation and, on
+    the levels of a flow, for its velocity.
     """
     (signal_t, noise_t, _), (signal_s, noise_s, _) = ends(levels)
     added = np.maximum(noise_t**2 - (signal_t / signal_s * noise_s) ** 2, 0.0)
     c = eta * np.sqrt(added) * noise_s / noise_t
     kept = np.sqrt(np.maximum(noise_s**2 - c**2, 0.0)) / noise_t
-    return plan_of(first(levels), kept, signal_s - kept * signal_t, noise=c)
+    widest = np.zeros_like(c)
+    if eta == 1.0:
+        widest[:-1] = 2 * np.log(noise_t[:-1] / noise_s[:-1])
+    return plan_of(first(levels), kept, signal_s - kept * signal_t, noise=c, widest=widest)
 
 
 def dpm_solver(levels: Level) -> Plan:

@@ -19,10 +19,18 @@ from gm_jax.samplers.processes import Chain, Level
 from gm_jax.stages import Phase, Result
 from gm_jax.tasks import diffusion_editing as editing
 from gm_jax.tasks import diffusion_figures as figures
-from gm_jax.tasks.diffusion_settings import check_interval, combinations, make_plan, make_process, sampling_steps
+from gm_jax.tasks.diffusion_settings import (
+    check_interval,
+    check_variance,
+    combinations,
+    make_plan,
+    make_process,
+    sampling_steps,
+)
 from gm_jax.tasks.task import DataSpec, Task, check_label
 
 LEVEL_BINS = 10  # of the evaluated loss
+BOUND_WEIGHT = 0.001  # of the bound in the loss of a model that learns the variance
 GOLDEN_RATIO = 0.6180339887
 
 
@@ -39,11 +47,13 @@ class Diffusion(Task):
         if config.diffusion.attributes:
             self.class_names = combinations(spec, config.diffusion.attributes)
         self.classes = len(self.class_names) if config.diffusion.conditional else 0
-        check_keywords("unet", config.model, accepted([UNet], given=("classes",)))
-        self.network = UNet(classes=self.classes, **config.model)
+        check_keywords("unet", config.model, accepted([UNet], given=("classes", "outputs")))
+        self.learned = config.diffusion.variance == "learned"
+        self.network = UNet(classes=self.classes, outputs=1 + self.learned, **config.model)
         self.network.check((1, *spec.image_shape))
         self.process = make_process(config.diffusion)
         self.prediction, self.objective = config.diffusion.prediction, config.diffusion.objective
+        check_variance(config.diffusion, self.process)
         self.plan = make_plan(self.process, config.sampling)
         self.sampling_steps = sampling_steps(self.process, config.sampling)
         check_label(config, self.classes)
@@ -61,7 +71,8 @@ class Diffusion(Task):
         """Mean over noise levels and noise of the squared error of the objective.
 
         With a chain and objective "noise" it is eq. (4) of the report, ||epsilon - epsilon_theta(x_t, t)||^2 (DDPM eq.
-        14). Some labels are hidden, so that one network learns both p(x | label) and p(x) (Ho & Salimans 2022).
+        14). Some labels are hidden, so that one network learns both p(x | label) and p(x) (Ho & Salimans 2022). The
+        bound trains a learned variance, and nothing else; 1/1000 of it is added (Nichol & Dhariwal 2021, eq. 16).
         """
         level_key, noise_key, dropout_key, label_key = jax.random.split(context.key, 4)
         position = batch["position"]
@@ -73,28 +84,37 @@ class Diffusion(Task):
             hidden = random.uniform(random.example_keys(label_key, position)) < self.config.diffusion.label_dropout
             label = jnp.where(hidden, self.classes, self.classes_of(batch))
         x0 = images.to_model(batch["image"])
-        error = jnp.mean(self.predict(variables.params, x0, level, noise_keys, label, dropout_keys)[0])
-        return error, Result({"loss": error})
+        error, (x0_hat, w) = self.predict(variables.params, x0, level, noise_keys, label, dropout_keys)
+        loss = jnp.mean(error)
+        if not self.learned:
+            return loss, Result({"loss": loss})
+        schedule, fixed = self.process.schedule, jax.lax.stop_gradient(x0_hat)
+        bits = schedule.T * jnp.mean(losses.term_bits(schedule, x0, fixed, level.time, w))
+        return loss + BOUND_WEIGHT * bits, Result({"loss": loss, "bits_chain": bits})
 
     def predict(self, params, x0, level, noise_keys, label=None, dropout_keys=None):
-        """Noise x0 up to levels [B]; return the loss per example [B] and the prediction of x0.
+        """Noise x0 up to levels [B]; return the loss per example [B] and what is seen behind the noise.
 
         What the network predicts and what its error is measured in (the objective) may differ: the first decides what
         is easy for it, the second how much each level counts.
         """
         epsilon = random.normal(noise_keys, x0.shape[1:])
         x = samplers.diffuse(level, x0, epsilon)
-        output = self.ask(params, x, level, label, dropout_keys)
+        output, w = self.ask(params, x, level, label, dropout_keys)
         error = losses.squared_error(losses.target(self.prediction, level, x0, epsilon), output)
         if self.objective != self.prediction:
             weights = [losses.error_weight(name, level) for name in (self.objective, self.prediction)]
             error = error * weights[0] / weights[1]
-        return error, losses.to_x0(self.prediction, level, x, output)
+        return error, samplers.Answer(losses.to_x0(self.prediction, level, x, output), w)
 
     def ask(self, params, x, level, label=None, dropout_keys=None):
-        """Return what the network says of noisy images x [B, ...] at levels [B]."""
+        """Return what the network says of noisy images x [B, ...] at levels [B], and of the variance of a step."""
         seen = losses.to_input(self.prediction, level, x)
-        return self.network.apply({"params": params["denoiser"]}, seen, level.time, dropout_keys, label)
+        said = self.network.apply({"params": params["denoiser"]}, seen, level.time, dropout_keys, label)
+        if not self.learned:
+            return said, 0.0
+        output, variance = jnp.split(said, 2, axis=-1)
+        return output, (variance + 1) / 2  # about 0 to 1, from values that are about -1 to 1, as in the authors' code
 
     def validate(self, variables, batch, keys):
         # Multiples of the golden ratio spread the levels of any number of examples evenly.
@@ -144,8 +164,8 @@ class Diffusion(Task):
         def one_bin(_, number):
             bin_keys = random.fold_in(keys, number)
             level = self.process.draw((number + random.uniform(random.fold_in(bin_keys, 0))) / LEVEL_BINS)
-            error, x0_hat = self.predict(variables.params, x0, level, random.fold_in(bin_keys, 1), label)
-            return None, (error, self.chain_bits(x0, x0_hat, level))
+            error, seen = self.predict(variables.params, x0, level, random.fold_in(bin_keys, 1), label)
+            return None, (error, self.chain_bits(x0, seen, level))
 
         _, (errors, chain) = jax.lax.scan(one_bin, None, jnp.arange(LEVEL_BINS))
         by_level = {"loss": jnp.mean(errors, 0), "loss_by_timestep": errors.T}
@@ -156,25 +176,29 @@ class Diffusion(Task):
             by_level["bits_by_flow"] = bits_by_flow(see, self.process, x0, keys_of_flow, steps)
         if not self.bounds():
             return by_level
-        first = self.process.at_step(jnp.ones(len(x0), jnp.int32))
-        _, x0_hat = self.predict(variables.params, x0, first, random.fold_in(keys, LEVEL_BINS), label)
+        first, own = jnp.ones(len(x0), jnp.int32), random.fold_in(keys, LEVEL_BINS)
         parts = {
             "bits_prior": losses.prior_bits(self.process.schedule, x0),
             "bits_chain": jnp.sum(chain, 0),
-            "bits_decoder": losses.decoder_bits(self.process.schedule, x0, jnp.clip(x0_hat, -1.0, 1.0)),
+            "bits_decoder": self.bound_at(variables.params, x0, first, own, label),
         }
         return {**by_level, "bits_per_dimension": sum(parts.values()), **parts}
 
-    def chain_bits(self, x0, x0_hat, level):
+    def bound_at(self, params, x0, t, keys, label=None):
+        """Return the bound's terms at the steps t [B], for predictions clipped as the sampler does: bits [B]."""
+        _, seen = self.predict(params, x0, self.process.at_step(t), keys, label)
+        return losses.term_bits(self.process.schedule, x0, jnp.clip(seen.x0, -1.0, 1.0), t, seen.w)
+
+    def chain_bits(self, x0, seen, level):
         """Return a bin's share of the bound, for the prediction clipped as the sampler does; 0 where there is none."""
         if not self.bounds():
             return jnp.zeros(len(x0))
         schedule = self.process.schedule
-        bits = losses.chain_bits(schedule, x0, jnp.clip(x0_hat, -1.0, 1.0), level.time)
+        bits = losses.chain_bits(schedule, x0, jnp.clip(seen.x0, -1.0, 1.0), level.time, seen.w)
         return schedule.T / LEVEL_BINS * bits
 
     def denoise(self, params, label, x, level):
-        """Return the prediction of x0 at a level of numbers, with guidance if there are labels.
+        """Return what is seen behind the noise at a level of numbers, with guidance if there are labels.
 
         x0 = x0(any) + guidance (x0(label) - x0(any)) (Ho & Salimans 2022, eq. 6): 1 is the plain conditional model, 0
         the unconditional one. Outside of `sampling.guidance_interval`, ratios of noise to signal, the conditional model
@@ -183,8 +207,9 @@ class Diffusion(Task):
 
         def guided(x):
             both = jnp.concatenate([label, jnp.full_like(label, self.classes)])
-            given, free = jnp.split(self.see(params, both, jnp.tile(x, (2, 1, 1, 1)), level), 2)
-            return free + guidance * (given - free)
+            x0, w = self.see(params, both, jnp.tile(x, (2, 1, 1, 1)), level)
+            given, free = jnp.split(x0, 2)
+            return samplers.Answer(free + guidance * (given - free), jnp.split(w, 2)[0] if self.learned else w)
 
         guidance, interval = self.config.sampling.guidance, tuple(self.config.sampling.guidance_interval)
         if not self.classes or guidance == 1.0:
@@ -195,9 +220,10 @@ class Diffusion(Task):
         return jax.lax.cond(inside, guided, lambda x: self.see(params, label, x, level), x)
 
     def see(self, params, label, x, level):
-        """Return the prediction of x0 at a level of numbers, of the conditional model alone if there are labels."""
+        """Return what is seen at a level of numbers by the conditional model alone, if there are labels."""
         levels = Level(*(jnp.broadcast_to(column, len(x)) for column in level))
-        return losses.to_x0(self.prediction, levels, x, self.ask(params, x, levels, label))
+        output, w = self.ask(params, x, levels, label)
+        return samplers.Answer(losses.to_x0(self.prediction, levels, x, output), w)
 
     def generate(self, variables, batch, keys):
         """Run the reverse process."""
@@ -215,6 +241,7 @@ class Diffusion(Task):
             "reverse_chain": functools.partial(figures.draw_reverse_chain, self),
             "forward_chain": functools.partial(figures.draw_forward_chain, self),
             "loss": figures.draw_loss,
+            **({"bound": functools.partial(figures.draw_bound, self)} if self.bounds() else {}),
         }
 
     def modes(self):

@@ -41,7 +41,8 @@ def repaint(task: Task, variables, batch, keys):
     answer = functools.partial(task.denoise, variables.params, batch.get("label"))
 
     def denoise(x, level):
-        return jnp.where(batch["known"], x0, jnp.clip(answer(x, level), -1.0, 1.0))
+        said = answer(x, level)
+        return said._replace(x0=jnp.where(batch["known"], x0, jnp.clip(said.x0, -1.0, 1.0)))
 
     x = samplers.prior(task.plan, random.fold_in(keys, 0), task.spec.image_shape)
     return images.to_uint8(samplers.sample(denoise, task.plan, random.fold_in(keys, 1), x).x)

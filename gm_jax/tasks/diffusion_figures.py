@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gm_jax import images, random
-from gm_jax.figures.curves import save_curves
+from gm_jax.figures.curves import save_curves, save_figure
 from gm_jax.figures.grid import save_strips
 from gm_jax.samplers.diffusion import diffuse
 from gm_jax.samplers.processes import Level
@@ -13,6 +13,7 @@ from gm_jax.tasks.task import Task, Trained
 
 CHAIN_STATES = 10  # pictures in a strip of the chain
 CHAIN_IMAGES = 8  # strips in its figure
+BOUND_IMAGES, BOUND_STEPS = 64, 40  # of the figure of the bound
 
 
 def generate_chain(task: Task, variables, batch, keys) -> dict[str, jax.Array]:
@@ -53,6 +54,32 @@ def draw_forward_chain(task: Task, trained: Trained) -> None:
     )
     strips = np.moveaxis(np.asarray(images.to_uint8(jnp.stack(chain))), 0, 1)
     save_strips(trained.workdir.figures / "forward_chain.png", strips, caption)
+
+
+def draw_bound(task: Task, trained: Trained) -> None:
+    """Plot the terms of the variational bound over the steps, of a few test images (Nichol & Dhariwal 2021, fig. 2)."""
+    import matplotlib.figure
+
+    T = task.process.schedule.T
+    steps = np.unique(np.round(np.geomspace(1, T, min(BOUND_STEPS, T)))).astype(np.int32)
+    batch = trained.examples(BOUND_IMAGES)
+
+    def terms(variables, batch, keys):
+        x0, label = images.to_model(batch["image"]), task.seen_label(batch)
+
+        def term(t):
+            return task.bound_at(variables.params, x0, jnp.full(len(x0), t), random.fold_in(keys, t), label)
+
+        return jnp.moveaxis(jax.lax.map(term, jnp.asarray(steps)), 0, 1)
+
+    bits = np.asarray(task.apply(terms, trained.variables, batch), np.float64).mean(0)
+    figure = matplotlib.figure.Figure(figsize=(7, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.loglog(steps, np.maximum(bits, 1e-8), marker=".")
+    axes.set(xlabel="step t", ylabel="term of the bound, bits per dimension")
+    axes.grid(alpha=0.3)
+    caption = trained.caption.plus(f"{len(batch['image'])} images, one draw a step")
+    save_figure(trained.workdir.figures / "bound.png", figure, caption)
 
 
 def draw_loss(trained: Trained) -> None:

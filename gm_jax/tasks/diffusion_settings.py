@@ -51,6 +51,15 @@ def make_process(diffusion: ConfigDict) -> Process:
     return Chain(schedule)
 
 
+def check_variance(diffusion: ConfigDict, process: Process) -> None:
+    """Raise UserError if a process whose steps have no variance of their own shall learn it."""
+    if diffusion.variance == "learned" and not (isinstance(process, Chain) and process.schedule.T > 1):
+        raise UserError(
+            f"diffusion.variance=learned is for chains of steps, not for diffusion.schedule={diffusion.schedule} with "
+            f"diffusion.timesteps={diffusion.timesteps}: use linear, cosine, sigmoid or exploding and two steps or more"
+        )
+
+
 def sampling_steps(process: Process, sampling: ConfigDict) -> int:
     """Return how many steps samples take: those asked for, else all of an ancestral chain and 50 otherwise."""
     if sampling.steps is not None:
