@@ -13,7 +13,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from gm_jax import random
 from gm_jax.data.atomic import new_directory
@@ -28,6 +28,7 @@ from gm_jax.tasks.task import Trained
 from gm_jax.workdir import write_json
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+ASKED = ("n", "seed", "batch_size", "label", "words")  # of sampling: whoever calls a program says it
 KEYS = {  # inputs of programs that draw random numbers
     "number": Input((), "int32", "which sample of the seed: 0, 1, 2, ..."),
     "seed": Input((), "uint32", "one number for the whole batch"),
@@ -61,7 +62,8 @@ def write_export(run: Run, trained: Trained, folder: Path) -> None:
     lowered = {name: lower(program, rebuild, weights, batch) for name, program in programs.items()}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with new_directory(folder) as new:
-        save_file({name: np.array(x, order="C") for name, x in jax.device_get(weights).items()}, new / WEIGHTS)
+        contiguous = {name: np.array(x, order="C") for name, x in jax.device_get(weights).items()}
+        (new / WEIGHTS).write_bytes(save(contiguous))
         about = describe(run, trained)
         about["weights"] = {"file": WEIGHTS, "digest": digest(new / WEIGHTS)}
         for name, exported in lowered.items():
@@ -144,7 +146,7 @@ def describe(run: Run, trained: Trained) -> dict[str, Any]:
         "stand_in": run.spec.stand_in,
         "jax": jax.__version__,
         "platforms": PLATFORMS,
-        "sampling": run.config.sampling.to_dict(),  # as the programs do it
+        "sampling": {key: x for key, x in run.config.sampling.to_dict().items() if key not in ASKED},
         "programs": {},
     }
 

@@ -37,7 +37,8 @@ def summary(about: Mapping[str, Any], data: Mapping[str, Any]) -> str:
         f"A model of the task `{about['task']}`, trained on {data['name']} ({data['origin']}: "
         f"{' x '.join(map(str, data['image_shape']))}; {counts(data['trained_on'])}).",
         *([f"NOTE: {about['stand_in']}."] if about["stand_in"] else []),
-        f"`{about['weights']['file']}` has the averaged weights, `export.json` what each program takes and gives.",
+        f"`{about['weights']['file']}` has the averaged weights; "
+        "`export.json` says what each program takes and gives.",
     ]
     return "\n".join(sentences)
 
@@ -80,8 +81,8 @@ def use(about: Mapping[str, Any]) -> str:
             f"    {name} = export.deserialize(bytearray(file.read()))",
             f"made = {name}.call(weights, {given})  # {', '.join(program['outputs'])}",
         ]
-    where = f"The programs run on {', '.join(about['platforms'])}. JAX {about['jax']} wrote them; it reads them,"
-    return "\n".join([*lines, "```", "", f"{where} and so do by its promise the versions of the six months after it."])
+    where = f"They run on {', '.join(about['platforms'])}. JAX {about['jax']} wrote them; by its promise versions of"
+    return "\n".join([*lines, "```", "", f"{where} the six months after it read them, too."])
 
 
 def example(name: str, value: Mapping[str, Any]) -> str:
@@ -95,7 +96,7 @@ def example(name: str, value: Mapping[str, Any]) -> str:
 def origin(record: Mapping[str, Any], about: Mapping[str, Any]) -> str:
     """Return command, seed, code and versions."""
     versions = ", ".join(f"{name} {version}" for name, version in record["environment"].items() if version)
-    sampling = ", ".join(f"{key}={value}" for key, value in about["sampling"].items() if value is not None)
+    sampling = ", ".join(f"{key}={value}" for key, value in about["sampling"].items() if value not in (None, (), []))
     code = " ".join(f"{name} {value}" for name, value in record["code"].items())
     return "\n".join(
         [
@@ -103,6 +104,6 @@ def origin(record: Mapping[str, Any], about: Mapping[str, Any]) -> str:
             f"- Seed: {record['seed']}",
             f"- Code: gm_jax, {code}",
             f"- Environment: {versions}",
-            f"- Sampling: {sampling}",
+            *([f"- Sampling: {sampling}"] if sampling else []),
         ]
     )

@@ -42,7 +42,15 @@ def image_input(shape: Sequence[int]) -> Input:
 
 def label_input(names: Sequence[str]) -> Input:
     """Return an input of classes, whose names are given."""
-    return Input((), "int32", "the class asked for: " + ", ".join(f"{i} {name}" for i, name in enumerate(names)))
+    return Input((), "int32", f"the class asked for: {legend(names)}")
+
+
+def legend(names: Sequence[str]) -> str:
+    """Return which number stands for which class."""
+    numbers = [str(i) for i in range(len(names))]
+    if list(names) == numbers:
+        return f"0 ... {numbers[-1]}"
+    return ", ".join(f"{number} {name}" for number, name in zip(numbers, names, strict=True))
 
 
 def latent_input(dimensions: int, meaning: str) -> Input:
