@@ -36,11 +36,27 @@ class Measure:
 
 
 def evaluate(run: Run, checkpoint: str) -> int:
+    """Evaluate a checkpoint and print the numbers."""
+    trained = run.restore(checkpoint)
+    results = evaluate_trained(run, trained)
+    for name, result in results.items():
+        if np.ndim(result["value"]) == 0:
+            error = f" ± {result['standard_error']:.5f}" if "standard_error" in result else ""
+            print(f"{name:24s} {result['value']:.5f}{error}")
+    first, path = next(iter(results.values())), run.workdir.path / "evaluation.json"
+    print(f"n = {first['n']} of {first['split']}, {trained.caption}: {path}", flush=True)
+    return 0
+
+
+def evaluate_trained(run: Run, trained: Trained) -> dict[str, Any]:
     """Write evaluation.json: every number with its n, split, seed and, where it is a mean, its standard error.
 
     evaluations.jsonl keeps all of them, a line each.
+
+    Returns:
+        The numbers, as they stand there, by name.
     """
-    trained, config = run.restore(checkpoint), run.config
+    config = run.config
     moments = Measure(run.task, run.task.evaluate, trained.examples(config.evaluation.n))(trained.variables)
     splits = dict.fromkeys(source.test for source in run.task.sources().values())
     about = {"n": next(iter(moments.values())).n, "split": "+".join(splits), "seed": config.seed}
@@ -49,19 +65,13 @@ def evaluate(run: Run, checkpoint: str) -> int:
     for name in results.keys() & run.task.units.keys():
         results[name]["unit"] = run.task.units[name]
     results |= judge_samples(run, trained) | judge_translations(run, trained)
-    path = run.workdir.path / "evaluation.json"
     content = {"config": run.name, "step": trained.step, "data": run.dataset.name, "stand_in": run.spec.stand_in}
     content |= {"overrides": run.overrides, "code": code(), "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     content["results"] = results
     if run.workdir.writes:
-        write_json(path, content)
+        write_json(run.workdir.path / "evaluation.json", content)
         append_line(run.workdir.evaluations, json.dumps(content))
-    for name, result in results.items():
-        if np.ndim(result["value"]) == 0:
-            error = f" ± {result['standard_error']:.5f}" if "standard_error" in result else ""
-            print(f"{name:24s} {result['value']:.5f}{error}")
-    print(f"n = {about['n']} of {about['split']}, {trained.caption}: {path}", flush=True)
-    return 0
+    return results
 
 
 def judge_samples(run: Run, trained: Trained) -> dict[str, Any]:

@@ -29,10 +29,11 @@ def main(_) -> int:
         workdir.create()
         return train(run.open_training(name, cli.CONFIG.value, workdir, cli.overrides()), cli.this_command(), BEGAN)
 
-    from gm_jax import evaluate, sample
+    from gm_jax import evaluate, export, sample
 
     opened, mode = run.open_trained(name, cli.overrides(), workdir), cli.FLAGS.mode
     modes = {"sample": sample.sample, "evaluate": evaluate.evaluate, "figures": sample.figures}
+    modes["export"] = export.export
     if mode in modes:
         return modes[mode](opened, cli.FLAGS.checkpoint)
     return opened.task.modes()[mode](opened.restore(cli.FLAGS.checkpoint))

@@ -16,7 +16,7 @@ def sample(run: Run, checkpoint: str) -> int:
     sampling, trained = run.config.sampling, run.restore(checkpoint)
     result = run.task.sample(trained.variables, sampling.n, sampling.seed)
     if result is None:
-        raise UserError(f"the task {run.config.task} draws no samples; it knows the modes train, evaluate and figures")
+        raise UserError(f"the task {run.config.task} draws no samples; the other modes it knows")
     if not run.workdir.writes:
         return 0
     path = run.workdir.path / "samples.npz"

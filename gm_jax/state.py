@@ -24,6 +24,10 @@ class Variables(NamedTuple):
     model_state: dict[str, Tree]
     memory: dict[str, Tree]
 
+    def of(self, net: str) -> Tree:
+        """Return one network's Flax variables."""
+        return {"params": self.params[net], **self.model_state[net]}
+
 
 @flax.struct.dataclass
 class TrainState:

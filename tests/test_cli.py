@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from absl.testing import flagsaver
 
-from gm_jax import backend, cli, evaluate, main, parallel, run, sample, train
+from gm_jax import backend, cli, evaluate, export, main, parallel, run, sample, train
 from tests.tiny import ROOT, flags, gm_jax, train_tiny
 
 DDPM = f"--config={ROOT / 'configs' / 'ddpm_mnist.py'}"
@@ -52,7 +52,9 @@ def test_one_line_and_exit_2(arguments, message, tmp_path):
     assert not (tmp_path / "run" / "config.json").exists()
 
 
-@pytest.mark.parametrize(("module", "mode"), [(evaluate, "evaluate"), (sample, "sample"), (sample, "figures")])
+@pytest.mark.parametrize(
+    ("module", "mode"), [(evaluate, "evaluate"), (export, "export"), (sample, "sample"), (sample, "figures")]
+)
 def test_a_mode_is_of_the_checkpoint_and_the_keys_that_are_given(module, mode, monkeypatch, tmp_path):
     seen = []
     monkeypatch.setattr(backend, "configure", lambda: None)

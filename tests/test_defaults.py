@@ -116,9 +116,10 @@ def test_a_run_counts_the_epochs_of_its_own_data_unless_told_otherwise(tmp_path)
 
 
 def test_a_task_may_have_modes_of_its_own(monkeypatch):
-    assert defaults.modes("gan") == ("train", "sample", "evaluate", "figures") == defaults.modes("no such task")
+    of_all = ("train", "sample", "evaluate", "figures", "export")
+    assert defaults.modes("gan") == of_all == defaults.modes("no such task")
     monkeypatch.setattr("gm_jax.defaults.gan.MODES", ("translate",), raising=False)
-    assert defaults.modes("gan") == ("train", "sample", "evaluate", "figures", "translate")
+    assert defaults.modes("gan") == (*of_all, "translate")
 
 
 def test_every_config_names_its_rows():

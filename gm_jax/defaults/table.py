@@ -16,7 +16,7 @@ from gm_jax.errors import UserError, nearest
 
 Range = str | tuple[str, ...]
 
-MODES = ("train", "sample", "evaluate", "figures")  # of every task
+MODES = ("train", "sample", "evaluate", "figures", "export")  # of every task
 
 
 def flatten(config: ConfigDict | dict, prefix: str = "") -> dict[str, Any]:

@@ -16,6 +16,7 @@ from gm_jax.losses import sparsity
 from gm_jax.metrics.latents import dead_units
 from gm_jax.metrics.reconstruction import mean_squared_error, peak_signal_to_noise
 from gm_jax.models.autoencoder import make_autoencoder
+from gm_jax.program import IMAGES, Program, image_input, latent_input
 from gm_jax.stages import Phase, Result
 from gm_jax.step import AXIS
 from gm_jax.tasks.task import DataSpec, Row, Task, Trained
@@ -39,6 +40,9 @@ class Autoencoder(Task):
 
     def init(self, key):
         return {NET: self.network.init(key, jnp.zeros((1, *self.spec.image_shape)))}
+
+    def networks(self, variables):
+        return {NET: (self.network, variables.of(NET))}
 
     def phases(self, stage=0):
         return [Phase(NET, (NET,), self.loss)]
@@ -92,6 +96,21 @@ class Autoencoder(Task):
 
     def derive(self, moments):
         return {"dead_units": dead_units(moments["unit_activity"])} if self.sparse else {}
+
+    def programs(self):
+        def encode(variables, batch, keys):
+            x = images.to_unit(batch["image"])
+            return {"code": self.network.apply(variables.of(NET), x, method="encode")}
+
+        def decode(variables, batch, keys):
+            logits = self.network.apply(variables.of(NET), batch["code"], method="decode")
+            return {"images": images.unit_to_uint8(jax.nn.sigmoid(logits))}
+
+        code = latent_input(self.config.model.latent_dim, "a code, as the encoder makes it")
+        return {
+            "encoder": Program(encode, {"image": image_input(self.spec.image_shape)}, {"code": "the code"}),
+            "decoder": Program(decode, {"code": code}, {"images": IMAGES}),
+        }
 
     def rows(self, trained, n):
         made = self.autoencode_some(trained, n)

@@ -15,6 +15,7 @@ from gm_jax.figures.grid import save_grid, save_labelled_grid
 from gm_jax.losses.classification import cross_entropy
 from gm_jax.metrics import classification as metrics
 from gm_jax.models.classifiers import make_classifier
+from gm_jax.program import Program, image_input, legend
 from gm_jax.stages import Phase, Result
 from gm_jax.step import AXIS
 from gm_jax.tasks.task import DataSpec, Task, Trained, check_labels
@@ -63,6 +64,20 @@ class Classifier(Task):
 
     def init(self, key):
         return {NET: self.network.init(key, jnp.zeros((1, *self.spec.image_shape)))}
+
+    def networks(self, variables):
+        return {NET: (self.network, variables.of(NET))}
+
+    def programs(self):
+        def classify(variables, batch, keys):
+            logits = self.logits(variables, batch["image"])
+            return {"label": jnp.argmax(logits, -1), "probabilities": jax.nn.softmax(logits)}
+
+        outputs = {
+            "label": f"the most likely class: {legend(self.spec.label_names)}",
+            "probabilities": "of every class",
+        }
+        return {"classifier": Program(classify, {"image": image_input(self.spec.image_shape)}, outputs)}
 
     def phases(self, stage=0):
         return [Phase(NET, (NET,), self.loss)]

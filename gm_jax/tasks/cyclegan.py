@@ -20,6 +20,7 @@ from gm_jax.losses.diffusion import per_example
 from gm_jax.metrics import diversity
 from gm_jax.models.cyclegan import PatchGAN, ResidualGenerator
 from gm_jax.models.keywords import accepted, check_keywords
+from gm_jax.program import IMAGES, Program, image_input
 from gm_jax.stages import Phase, Result
 from gm_jax.step import gather
 from gm_jax.tasks.cyclegan_figures import TranslationFigures
@@ -59,6 +60,10 @@ class CycleGAN(TranslationFigures):
         networks = {"ab": self.generator, "ba": self.generator, "a": self.discriminator, "b": self.discriminator}
         keys = jax.random.split(key, len(networks))
         return {name: network.init(k, x) for (name, network), k in zip(networks.items(), keys, strict=True)}
+
+    def networks(self, variables):
+        modules = {"ab": self.generator, "ba": self.generator, "a": self.discriminator, "b": self.discriminator}
+        return {net: (module, variables.of(net)) for net, module in modules.items()}
 
     def init_memory(self, key):
         shape = (*self.size, self.spec.image_shape[2])
@@ -163,6 +168,17 @@ class CycleGAN(TranslationFigures):
         made = self.translate(variables.params, net, x)
         again = self.translate(variables.params, net[::-1], made)
         return {"input": images.to_uint8(x), "made": images.to_uint8(made), "again": images.to_uint8(again)}
+
+    def programs(self):
+        def translator(net):
+            def translate(variables, batch, keys):
+                return {"images": self.render(net, variables, batch, keys)}
+
+            source, target = (self.describe_domain(name) for name in DIRECTIONS[net])
+            inputs = {"image": image_input((*self.size, self.spec.image_shape[2]))}
+            return Program(translate, inputs, {"images": f"{source} as {target}: {IMAGES}"})
+
+        return {f"translate_{net}": translator(net) for net in DIRECTIONS}
 
     def modes(self):
         from gm_jax.translate import translate

@@ -64,6 +64,9 @@ class Diffusion(Task):
         x = jnp.zeros((1, *self.spec.image_shape))
         return {"denoiser": self.network.init(key, x, jnp.ones((1,), jnp.int32))}
 
+    def networks(self, variables):
+        return {"denoiser": (self.network, variables.of("denoiser"))}
+
     def phases(self, stage=0):
         return [Phase("denoiser", ("denoiser",), self.loss)]
 

@@ -19,6 +19,7 @@ from gm_jax.losses.adversarial import make_adversarial
 from gm_jax.metrics import diversity
 from gm_jax.models.gans import make_gan
 from gm_jax.optim import ema_decays
+from gm_jax.program import IMAGES, Program, latent_input
 from gm_jax.stages import Phase, Result
 from gm_jax.state import Tree, Variables
 from gm_jax.step import AXIS
@@ -66,6 +67,10 @@ class GAN(GANFigures):
             GENERATOR: self.generator.init(keys[0], z, label),
             DISCRIMINATOR: self.discriminator.init(keys[1], x, label),
         }
+
+    def networks(self, variables):
+        modules = {GENERATOR: self.generator, DISCRIMINATOR: self.discriminator}
+        return {net: (module, variables.of(net)) for net, module in modules.items()}
 
     def phases(self, stage=0):
         own, every = (DISCRIMINATOR,), self.settings.r1_every
@@ -209,6 +214,14 @@ class GAN(GANFigures):
 
     def generate(self, variables, batch, keys):
         return {"images": self.render(variables, {**batch, "z": self.latents(keys)}, keys)}
+
+    def programs(self):
+        def generate(variables, batch, keys):
+            return {"images": self.render(variables, batch, keys)}
+
+        sampler = super().programs()
+        inputs = {"z": latent_input(self.config.model.latent_dim, "latents z ~ N(0, I)"), **sampler["sample"].inputs}
+        return {**sampler, GENERATOR: Program(generate, inputs, {"images": IMAGES})}
 
 
 def with_state(variables: Variables, net: str, state: Tree) -> Variables:

@@ -69,6 +69,10 @@ class NaiveBayes(Baseline):
         joint = self.log_joint(variables.params[NET], batch, keys)
         return {**self.measure(joint), "accuracy": jnp.argmax(joint, -1) == batch["label"]}
 
+    def programs(self):
+        sampler = super().programs()["sample"]
+        return {"sample": sampler._replace(outputs={**sampler.outputs, "labels": "the class of each"})}
+
     def generate(self, variables, batch, keys):
         images, k = self.draw_with_choice(variables, keys)
         return {"images": images, "labels": k}

@@ -20,6 +20,7 @@ from gm_jax.losses import penalties
 from gm_jax.losses.adversarial import make_adversarial
 from gm_jax.metrics import diversity
 from gm_jax.models.stylegan import GROUP, Discriminator, Mapping, Synthesis, blocks_of
+from gm_jax.program import IMAGES, Input, Program, latent_input
 from gm_jax.stages import Phase, Result, Stage
 from gm_jax.step import gather
 from gm_jax.tasks.collapse import CollapseAlarm
@@ -74,6 +75,14 @@ class StyleGAN(StyleGANFigures):
         return {
             GENERATOR: {"params": generator},
             DISCRIMINATOR: self.discriminator.init(keys[2], x, jnp.float32(0), shown),
+        }
+
+    def networks(self, variables):
+        parts = variables.params[GENERATOR]
+        return {
+            "mapping": (self.mapping, {"params": parts["mapping"]}),
+            "synthesis": (self.synthesis, {"params": parts["synthesis"]}),
+            DISCRIMINATOR: (self.discriminator, variables.of(DISCRIMINATOR)),
         }
 
     def init_memory(self, key):
@@ -202,6 +211,21 @@ class StyleGAN(StyleGANFigures):
         mean, w = variables.memory["mean_w"], self.styles(variables, self.latents(keys))
         w = mean + self.config.sampling.truncation * (w - mean)
         return {"images": images.to_uint8(self.show(variables, w[:, None], random.fold_in(keys, 1)))}
+
+    def programs(self):
+        def mapping(variables, batch, keys):
+            return {"w": self.map(variables, batch, keys)}
+
+        def synthesis(variables, batch, keys):
+            return {"images": self.render(variables, batch, keys)}
+
+        layers, width = 2 * self.blocks, self.config.model.latent_dim
+        z, w = latent_input(width, "latents z ~ N(0, I)"), Input((layers, width), "float32", "styles w of every layer")
+        return {
+            **super().programs(),
+            "mapping": Program(mapping, {"z": z}, {"w": "styles w, the same for all layers"}),
+            "synthesis": Program(synthesis, {"w": w}, {"images": IMAGES}),
+        }
 
     def modes(self):
         return {"project": functools.partial(project_images, self)}

@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -16,6 +17,7 @@ from gm_jax.figures.caption import Caption
 from gm_jax.figures.grid import save_grid
 from gm_jax.judge import Judge
 from gm_jax.metrics.moments import Moments
+from gm_jax.program import IMAGES, Program, label_input
 from gm_jax.stages import Batch, Phase, Stage
 from gm_jax.state import Tree, Variables
 from gm_jax.workdir import Workdir
@@ -248,20 +250,26 @@ class Task(abc.ABC):
         return parallel.concatenate(self.iterate(function, variables, batch, seed, self.config.sampling.batch_size))
 
     def sample(
-        self, variables: Variables, n: int, seed: int, generate: Callable | None = None, first: int = 0
+        self,
+        variables: Variables,
+        n: int,
+        seed: int,
+        generate: Callable | None = None,
+        first: int = 0,
+        labels: np.ndarray | None = None,
     ) -> dict[str, np.ndarray] | None:
         """Return {"images": uint8 [n, H, W, C], "labels": int32 [n] if conditional}; None: this task draws none.
 
-        They are the samples number `first`, first + 1, ... of a seed. The labels are `sampling.label` or all classes in
-        turn. Another `generate` than the task's own may say more.
+        They are the samples number `first`, first + 1, ... of a seed. The labels, unless `labels` int32 [n] are given,
+        are `sampling.label` or all classes in turn. Another `generate` than the task's own may say more.
         """
         generate = generate or self.generate
         if generate is None:
             return None
         batch = {"position": np.arange(first, first + n, dtype=np.int32)}
         if self.classes:
-            asked = self.asked()
-            batch["label"] = batch["position"] % self.classes if asked is None else np.full(n, asked, np.int32)
+            asked = self.asked() if labels is None else labels
+            batch["label"] = np.int32(np.broadcast_to(batch["position"] % self.classes if asked is None else asked, n))
         drawn = self.apply(generate, variables, batch, seed)
         return {**drawn, "labels": batch["label"]} if self.classes else drawn
 
@@ -302,6 +310,17 @@ class Task(abc.ABC):
         asked = self.config.sampling.label if self.classes else None
         labels = ["labels 0, 1, 2, ..." if asked is None else f"label {asked}"] if self.classes else []
         return [f"seed {self.config.sampling.seed}", *labels]
+
+    def networks(self, variables: Variables) -> dict[str, tuple[nn.Module, Tree]]:
+        """Return the Flax modules and their variables, by name; {}: there are none."""
+        return {}
+
+    def programs(self) -> dict[str, Program]:
+        """Return what mode export writes, by name; by default the sampler, if there is one."""
+        if self.generate is None:
+            return {}
+        label = {"label": label_input(self.class_names)} if self.classes else {}
+        return {"sample": Program(self.generate, label, {"images": IMAGES})}
 
     def modes(self) -> dict[str, Callable[[Trained], int]]:
         """Return what runs the further modes that `gm_jax/defaults/<task>.py` names (MODES); it returns the status."""

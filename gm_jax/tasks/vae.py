@@ -17,6 +17,7 @@ from gm_jax.losses import elbo
 from gm_jax.metrics.latents import active_units
 from gm_jax.metrics.reconstruction import mean_squared_error
 from gm_jax.models.vae import make_vae
+from gm_jax.program import IMAGES, Program, image_input, latent_input
 from gm_jax.stages import Phase, Result
 from gm_jax.step import AXIS
 from gm_jax.tasks.task import DataSpec, Row, Task, Trained
@@ -47,6 +48,9 @@ class VAE(Task):
 
     def init(self, key):
         return {NET: self.network.init(key, jnp.zeros((1, *self.spec.image_shape)))}
+
+    def networks(self, variables):
+        return {NET: (self.network, variables.of(NET))}
 
     def phases(self, stage=0):
         return [Phase(NET, (NET,), self.loss)]
@@ -167,6 +171,22 @@ class VAE(Task):
     def generate(self, variables, batch, keys):
         """Decode the mean image of each z ~ N(0, I)."""
         return {"images": self.picture(variables.params, random.normal(keys, (self.latent_dim,)))}
+
+    def programs(self):
+        def encode(variables, batch, keys):
+            mean, log_variance = self.encode(variables.params, self.pixels(batch, keys))
+            return {"mean": mean, "log_variance": log_variance}
+
+        def decode(variables, batch, keys):
+            return {"images": self.decode_latents(variables, batch, keys)}
+
+        image, z = image_input(self.spec.image_shape), latent_input(self.latent_dim, "latents; a priori z ~ N(0, I)")
+        posterior = {"mean": "of q(z|x)", "log_variance": "of q(z|x)"}
+        return {
+            **super().programs(),
+            "encoder": Program(encode, {"image": image}, posterior),
+            "decoder": Program(decode, {"z": z}, {"images": IMAGES}),
+        }
 
     def rows(self, trained, n):
         """Return samples, and the first held-out images decoded from their posterior means, below what they were."""
