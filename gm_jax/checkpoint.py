@@ -1,5 +1,7 @@
 """Orbax checkpoints: asynchronous, checksummed leaf by leaf; damaged ones are moved aside, never trusted.
 
+Every process has the whole state, so of several, process 0 alone saves and restores; `cluster.hand_out` does the rest.
+
 A checkpoint of step N is the folder `checkpoints/N` with two items: `state` (the arrays of `TrainState`) and `meta`
 (JSON: a checksum, shape and dtype for every leaf, and what the loop wants to remember). Orbax itself restores a flipped
 bit or another shape without a word.
@@ -8,7 +10,6 @@ bit or another shape without a word.
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from gm_jax.errors import UserError
 from gm_jax.state import TrainState
+
+# Of several processes, only the first calls Orbax, which else makes all wait for each other.
+ALONE = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
 
 
 class Damaged(Exception):
@@ -106,7 +110,8 @@ class Checkpoints:
         _check_same_arrays(step, _leaves(target), meta["leaves"])
         template = flax.serialization.to_state_dict(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), target))
         try:
-            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=ALONE)
+            with ocp.Checkpointer(handler, multiprocessing_options=ALONE) as reader:
                 # As NumPy, so that a checkpoint from any number and kind of devices restores on any other.
                 kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), template)
                 tree = reader.restore(
@@ -120,13 +125,8 @@ class Checkpoints:
                 raise Damaged(f"the checksum of {path} differs")
         return state, meta
 
-    def restore_newest(
-        self, target: TrainState, moves: bool = True, agree: Callable[[int], int] = int
-    ) -> tuple[TrainState, dict[str, Any]] | None:
+    def restore_newest(self, target: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """Restore the newest sound checkpoint, None if there is none; damaged newer ones become `N.corrupt`.
-
-        Of several processes one `moves` them, once all have read them: `agree` returns when every process has called
-        it, the largest of their steps.
 
         Raises:
             UserError: every checkpoint is damaged (then none is moved), or another model wrote it.
@@ -138,9 +138,7 @@ class Checkpoints:
             except Damaged as error:
                 damaged[step] = str(error)
                 continue
-            if agree(step) != step:
-                raise UserError(f"the processes restore different checkpoints of {self.directory}: can all read it?")
-            for bad, reason in damaged.items() if moves else ():
+            for bad, reason in damaged.items():
                 aside = self._move_aside(bad)
                 logging.warning(
                     "checkpoint %d is damaged (%s): moved to %s; going on from %d", bad, reason, aside.name, step
@@ -204,9 +202,15 @@ class Checkpoints:
             policy = preservation_policy.AnyPreservationPolicy(
                 [preservation_policy.LatestN(self._keep), _KeepBest(self)]
             )
+            self.directory.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(
                 self.directory,
-                options=ocp.CheckpointManagerOptions(preservation_policy=policy, cleanup_tmp_directories=True),
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=policy,
+                    cleanup_tmp_directories=True,
+                    create=False,
+                    multiprocessing_options=ALONE,
+                ),
                 item_names=("state", "meta"),
             )
         return self._manager

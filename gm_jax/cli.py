@@ -29,6 +29,9 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 flags.DEFINE_string("workdir", None, "The run's folder (default: runs/NAME or runs/NAME_variant).")
 flags.DEFINE_string("mode", "train", f"One of {', '.join(table.MODES)}, or a further one of the task.")
+flags.DEFINE_integer("processes", None, "How many processes share the work; alone: start so many on this machine.")
+flags.DEFINE_integer("process", None, "Which of the processes this is, 0 ... processes - 1.")
+flags.DEFINE_string("coordinator", None, "HOST:PORT at which process 0 is to be found.")
 flags.DEFINE_string("checkpoint", "newest", "For all modes but train: newest, best, or a step.")
 
 
@@ -148,9 +151,12 @@ def read_config(given: Sequence[str]) -> tuple[ConfigDict, dict[str, Any]]:
 
 
 def this_command(module: str = "gm_jax.main") -> str:
-    """Return the command line that started this process, which runs `module`."""
+    """Return the command line that started this process, which runs `module`, without what gm_jax.launcher added."""
     program = os.environ.get("GM_JAX_COMMAND", f"python -m {module}")  # launch/local.sh names itself
-    return f"{program} {shlex.join(sys.argv[1:])}"
+    given = sys.argv[1:]
+    if any(argument.startswith("--coordinator=localhost:") for argument in given):
+        given = [a for a in given if not a.startswith(("--coordinator=", "--process="))]
+    return f"{program} {shlex.join(given)}"
 
 
 @contextlib.contextmanager

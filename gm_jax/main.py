@@ -14,15 +14,20 @@ from gm_jax.errors import UserError  # noqa: E402
 
 def main(_) -> int:
     """Dispatch on the mode. What takes long to import comes only after the command line has proved sound."""
-    from gm_jax import backend, parallel, run
+    if cli.FLAGS.processes and cli.FLAGS.process is None and cli.FLAGS.coordinator is None:
+        from gm_jax import launcher
+
+        return launcher.launch(cli.FLAGS.processes)
+
+    from gm_jax import backend, cluster, run
     from gm_jax.workdir import Workdir
 
     if not cli.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # Orbax and JAX tell their every move otherwise
     backend.configure()
-    parallel.initialize()
+    cluster.initialize(cli.FLAGS.coordinator, cli.FLAGS.processes, cli.FLAGS.process)
     name = cli.experiment_name()
-    workdir = Workdir(cli.FLAGS.workdir or f"runs/{name}", parallel.is_writer())
+    workdir = Workdir(cli.FLAGS.workdir or f"runs/{name}", cluster.is_writer())
     if cli.FLAGS.mode == "train":
         from gm_jax.train import train
 
@@ -41,13 +46,21 @@ def main(_) -> int:
 
 def run_main(function=main) -> None:
     """Run, and tell a mistake of the user in one line with exit status 2 (a traceback with -v 1)."""
+    from gm_jax import cluster
+
     try:
         app.run(function, flags_parser=cli.parse)
     except UserError as error:
         if logging.get_verbosity() > 0 or any(a in ("-v", "-v=1", "--v=1", "--verbosity=1") for a in sys.argv):
             traceback.print_exc()
-        print(f"gm_jax: {error}", file=sys.stderr, flush=True)
-        sys.exit(2)
+        cluster.leave(2, str(error))
+    except Exception as error:
+        if cluster.count() == 1:
+            raise
+        if cluster.lost_another(error):
+            cluster.leave(1, "another process of this job has ended: start all anew, to go on from the last checkpoint")
+        traceback.print_exc()
+        cluster.leave(1, f"{type(error).__name__}: {error}".splitlines()[0])
 
 
 if __name__ == "__main__":

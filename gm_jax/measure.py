@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gm_jax import backend
+from gm_jax import backend, cluster
 from gm_jax.data.pipeline import choose
 from gm_jax.errors import UserError
 from gm_jax.extractors import Extractor, digest, open_extractor
@@ -59,18 +59,18 @@ def draw(run: Run, trained: Trained, n: int) -> Drawn:
 
     how = json.dumps({**sampling.to_dict(), "n": None}, sort_keys=True, default=str)
     made_by = short_hash(f"{digest(trained.variables)} {code_digest()} {how}")
-    path = run.workdir.path / "samples" / f"step{trained.step}_{made_by}.samples"
+    path = run.workdir.folder("samples") / f"step{trained.step}_{made_by}.samples"
     for other in path.parent.glob("step*"):
         if not other.name.startswith(path.stem):
             other.unlink()
     rows = collect(path, n, (), record, chunk, read)
     clock = path.with_suffix(".seconds")
-    if not clock.exists():
+    if not cluster.tell(clock.exists):
         while len(times) < 2:  # the first time it is compiled
             read(0, min(chunk, n))
         clock.write_text(repr(float(np.median(times[1:])) / chunk))
     labels = rows["label"] if rows["label"][0] >= 0 else None
-    return Drawn(rows["image"], labels, float(clock.read_text()), path)
+    return Drawn(rows["image"], labels, cluster.tell(lambda: float(clock.read_text())), path)
 
 
 def short_hash(text: str) -> str:
@@ -100,7 +100,7 @@ def look_at_data(run: Run, extractor: Extractor, split: str, numbers: np.ndarray
 
 def kept(key: str) -> Path:
     """Return where features of data are kept for all runs; those by other code than this are removed."""
-    folder = backend.cache_root() / "features"
+    folder = (backend.cache_root() if cluster.is_writer() else cluster.scratch()) / "features"
     for other in folder.glob(f"{key}_*"):
         if not other.name.startswith(f"{key}_{code_digest()}"):
             other.unlink()

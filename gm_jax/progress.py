@@ -52,7 +52,7 @@ class Progress:
         jax.block_until_ready(metrics)
         if self._first is None:
             self._first = (step, time.time())
-        if time.time() - self._bar.last_print_t > self._bar.mininterval:
+        if not self._bar.disable and time.time() - self._bar.last_print_t > self._bar.mininterval:
             # To the host first: a mean on the device would queue up behind the steps in flight.
             values = {name: mean(value) for name, value in jax.device_get(metrics).items() if "/" not in name}
             losses = ", ".join(f"{name} {value:.4f}" for name, value in values.items() if value is not None)

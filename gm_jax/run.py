@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from gm_jax import data, parallel
+from gm_jax import cluster, data, parallel
 from gm_jax.checkpoint import Checkpoints, Damaged
 from gm_jax.data import pipeline, shapes
 from gm_jax.defaults.table import flatten, modes
@@ -59,7 +60,7 @@ class Run:
     @functools.cached_property
     def dataset(self) -> data.Dataset:
         """The data set, found and compared with the one that the run began with."""
-        dataset = data.load(self.config.dataset)
+        dataset = cluster.first(lambda: data.load(self.config.dataset))
         self.check_dataset(dataset)
         return dataset
 
@@ -91,9 +92,10 @@ class Run:
 
     def check(self) -> None:
         """Raise UserError if the data, or what figures will need, are not to be had: before anything is trained."""
-        for source in self.task.sources().values():
-            for split in (source.split, source.test):
-                self.split(split)
+        splits = dict.fromkeys(s for source in self.task.sources().values() for s in (source.split, source.test))
+        for split in splits:
+            cluster.first(lambda split=split: self.split(split))
+        cluster.check_same("data", [self.dataset.fingerprint(split) for split in splits])
         self.task.check_judge(self.judge)
 
     def sources(self) -> dict[str, pipeline.Stream]:
@@ -193,6 +195,11 @@ class Run:
         Raises:
             UserError: it is not there, or damaged.
         """
+        shapes = self.experiment.state_shapes()
+        state, _ = cluster.hand_out(lambda: self._restore(which, shapes), shapes)
+        return self.trained(parallel.replicate(state))
+
+    def _restore(self, which: str, shapes: TrainState) -> tuple[TrainState, None]:
         steps = self.checkpoints.steps()
         if not steps:
             raise UserError(f"there is no checkpoint in {self.checkpoints.directory}: train first")
@@ -202,11 +209,10 @@ class Run:
         if str(step) not in map(str, steps):
             raise UserError(f"there is no checkpoint {which}; there are {', '.join(map(str, steps))}, newest and best")
         try:
-            state, _ = self.checkpoints.restore(int(step), self.experiment.state_shapes())
+            return self.checkpoints.restore(int(step), shapes)[0], None
         except Damaged as error:
             others = ", ".join(str(s) for s in steps if s != int(step)) or "none"
             raise UserError(f"checkpoint {step} is damaged ({error}); others: {others} (--checkpoint=N)") from error
-        return self.trained(parallel.replicate(state))
 
 
 def pick(data: dict[str, np.ndarray], numbers: np.ndarray) -> dict[str, np.ndarray]:
@@ -242,7 +248,8 @@ def settle(config: ConfigDict, workdir: Workdir, overrides: Collection[str]) -> 
     Raises:
         UserError: there are no such data, the config does not fit them, or the workdir is of another config.
     """
-    dataset = data.load(config.dataset)
+    cluster.check_same("a config", json.loads(config.to_json()))
+    dataset = cluster.first(lambda: data.load(config.dataset))
     adapted = adapt(config, dataset, overrides)
     spec = DataSpec(dataset.image_shape, dataset.label_names, dataset.attribute_names, dataset.stand_in, dataset.name)
     experiment = Experiment(config, spec)

@@ -4,11 +4,10 @@ import contextlib
 import functools
 from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
 
-from gm_jax import parallel
+from gm_jax import cluster, parallel
 from gm_jax.data import pipeline
 from gm_jax.errors import UserError
 from gm_jax.evaluate import Measure
@@ -35,7 +34,7 @@ def check_intervals(config) -> None:
 
 def restore_or_init(run: Run, shapes: TrainState) -> tuple[TrainState, dict[str, Any]]:
     """Return the newest sound state, or that of step 0, on all devices, and what the loop saved with it."""
-    restored = run.checkpoints.restore_newest(shapes, run.workdir.writes, parallel.agree)
+    restored = cluster.hand_out(lambda: run.checkpoints.restore_newest(shapes), shapes)
     if restored is None:
         return run.init_state(), {"window": {}}
     state, meta = restored
@@ -70,13 +69,11 @@ def train(run: Run, command: str, began: float) -> int:
             Interrupt() as interrupt,
             Progress(run.workdir, start, config.steps, images, began) as progress,
         ):
-            state = loop(run, during, state, meta, progress, interrupt)
+            state, signal = loop(run, during, state, meta, progress, interrupt)
         step = int(state.step)
-        if interrupt.signal:
+        if signal:
             print(f"stopped at step {step}, saved. Continue with:\n  {command}", flush=True)
-            return 128 + interrupt.signal
-        if not run.workdir.writes:
-            return 0
+            return 128 + signal
         trained = run.trained(state)
         for draw in run.task.figures().values():
             draw(trained)
@@ -89,8 +86,8 @@ def train(run: Run, command: str, began: float) -> int:
 
 def loop(
     run: Run, during: During, state: TrainState, meta: dict[str, Any], progress: Progress, interrupt: Interrupt
-) -> TrainState:
-    """Step until `config.steps` or an interrupt; log, evaluate, draw and save on the way."""
+) -> tuple[TrainState, int]:
+    """Step until `config.steps` or a signal; log, evaluate, draw and save on the way. Return the signal, or 0."""
     config, k, start = run.config, run.config.steps_per_call, int(state.step)
     experiment, held_out, validation = run.experiment, run.held_out[0], run.validation()
     sources = run.sources()
@@ -101,7 +98,7 @@ def loop(
         seed=config.seed,
         calls=range(start // k, config.steps // k),
         steps_per_call=k,
-        process=(jax.process_index(), jax.process_count()),
+        process=(cluster.index(), cluster.count()),
         transfer=parallel.split_batches,
     )
     validate = Measure(run.task, run.task.validate, validation)
@@ -112,20 +109,23 @@ def loop(
     def save(step: int, score: float | None) -> None:
         window.check_finite(step)
         file.sync()
-        run.checkpoints.save(step, state, {"window": window.values()}, score)
+        if run.workdir.writes:
+            run.checkpoints.save(step, state, {"window": window.values()}, score)
 
-    stage = None
+    stage, vote = None, None
     for step, batch in zip(range(start + k, config.steps + 1, k), batches, strict=True):
         if stage != stage_at(experiment.stages, step - k):
             stage = stage_at(experiment.stages, step - k)
             call, position = experiment.train_call(stage), parallel.positions(experiment.stages[stage].batch_size)
             if step - k == experiment.stages[stage].begin > 0:
                 state = experiment.begin(stage, state)
-        state, metrics = call(state, on_device, position, batch)
+        state, metrics = call(state, on_device, position, parallel.with_signal(batch, interrupt.signal or 0))
+        metrics, voted = parallel.split_signal(metrics)
         window.append(metrics)
-        in_flight.append((step, metrics))
+        in_flight.append((step, metrics, voted))
         if len(in_flight) > IN_FLIGHT or step == start + k:
-            progress.finished(*in_flight.pop(0))
+            *ended, vote = in_flight.pop(0)
+            progress.finished(*ended)
         score = None
         if step % config.log_every == 0:
             window.check_finite(step)
@@ -144,9 +144,8 @@ def loop(
                 progress.watch({name: scores[name] for name in run.task.watched})
                 for warning in run.task.warnings(scores, validation):
                     logging.warning("step %d: %s", step, warning)
-                if run.workdir.writes:
-                    draw_progress(run, trained)
-        signal = parallel.agree(interrupt.signal or 0)
+                draw_progress(run, trained)
+        signal = parallel.agree(interrupt.signal or 0, vote)
         if step % config.checkpoint_every == 0 or step == config.steps or signal:
             with progress.paused():
                 save(step, score)
@@ -155,7 +154,7 @@ def loop(
             break
     run.checkpoints.wait()
     file.close()
-    return state
+    return state, parallel.agree(interrupt.signal or 0, vote)
 
 
 def draw_progress(run: Run, trained) -> None:

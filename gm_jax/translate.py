@@ -47,7 +47,8 @@ def translate(task: Task, trained: Trained) -> int:
             batch = {"image": images, "position": np.arange(len(images), dtype=np.int32)}
             made = task.apply(render, trained.variables, batch)
             for (name, _, how), image in zip(part, made, strict=True):
-                save(output / name, image)
+                if trained.workdir.writes:
+                    save(output / name, image)
                 changed.update(how)
             written += len(images)
     for how, count in changed.items():

@@ -12,6 +12,7 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
+from gm_jax import cluster
 from gm_jax.defaults.table import flatten, starting_config
 from gm_jax.errors import UserError
 
@@ -59,12 +60,21 @@ def read_json(path: Path) -> Any:
 
 
 class Workdir:
-    """The folder of one run; of several processes, one writes there."""
+    """The folder of one run; of several processes, one reads and writes there."""
 
     def __init__(self, path: str | Path, writes: bool = True):
-        """Where `writes` is False, what would write does nothing."""
+        """Where `writes` is False, what would write does nothing, or writes into a folder that is thrown away."""
         self.path = Path(path).absolute()
         self.writes = writes
+
+    def folder(self, name: str) -> Path:
+        """Return a folder in this one, made if it is not there; of a process that does not write, one to throw away.
+
+        So all processes of a job can draw and measure alike.
+        """
+        folder = (self.path if self.writes else cluster.scratch()) / name
+        folder.mkdir(exist_ok=True)
+        return folder
 
     @property
     def checkpoints(self) -> Path:
@@ -80,10 +90,8 @@ class Workdir:
 
     @property
     def figures(self) -> Path:
-        """The folder of the figures, made if it is not there."""
-        folder = self.path / "figures"
-        folder.mkdir(exist_ok=True)
-        return folder
+        """The folder of the figures, see `folder`."""
+        return self.folder("figures")
 
     def create(self) -> None:
         """Make the folder and try whether it can be written.
@@ -91,6 +99,9 @@ class Workdir:
         Raises:
             UserError: it cannot.
         """
+        cluster.tell(self._create)
+
+    def _create(self) -> None:
         if not self.writes:
             return
         try:
@@ -110,15 +121,18 @@ class Workdir:
         Raises:
             UserError: another process holds it.
         """
+        with contextlib.ExitStack() as held:
+            cluster.tell(lambda: self._lock(held))
+            yield
+
+    def _lock(self, held: contextlib.ExitStack) -> None:
         if not self.writes:
-            yield
             return
-        with (self.path / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(f"another process is training in {self.path}: wait for it, or stop it first") from error
-            yield
+        lock = held.enter_context((self.path / ".lock").open("w"))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another process is training in {self.path}: wait for it, or stop it first") from error
 
     def saved_config(self) -> ConfigDict:
         """Return the config that wrote this folder.
@@ -126,14 +140,18 @@ class Workdir:
         Raises:
             UserError: there is none, or an older gm_jax wrote it.
         """
-        config = read_json(self.path / "config.json")
-        if config is None:
-            raise UserError(f"there is no run in {self.path}: train first, or name its folder with --workdir")
-        self.check_format()
+        config = cluster.tell(self._saved_config)
         for key, value in new_keys(flatten(config)).items():
             *groups, name = key.split(".")
             functools.reduce(lambda group, part: group.setdefault(part, {}), groups, config)[name] = value
         return ConfigDict(config)
+
+    def _saved_config(self) -> dict[str, Any]:
+        config = read_json(self.path / "config.json")
+        if config is None:
+            raise UserError(f"there is no run in {self.path}: train first, or name its folder with --workdir")
+        self.check_format()
+        return config
 
     def check(self, config: ConfigDict) -> None:
         """Refuse a config that would change the numbers of the work that lies here.
@@ -141,6 +159,9 @@ class Workdir:
         Raises:
             UserError: naming the fields that differ.
         """
+        cluster.tell(lambda: self._check(config))
+
+    def _check(self, config: ConfigDict) -> None:
         saved = read_json(self.path / "config.json")
         has_work = any(self.checkpoints.glob("[0-9]*")) or read_metrics(self.metrics)
         if saved is not None and has_work:
@@ -160,14 +181,17 @@ class Workdir:
 
     def claim(self, config: ConfigDict) -> None:
         """Write config.json, once the config has proved to work."""
-        self.check(config)
+        cluster.tell(lambda: self._claim(config))
+
+    def _claim(self, config: ConfigDict) -> None:
+        self._check(config)
         if self.writes:
             write_json(self.path / "config.json", json.loads(config.to_json()))
 
     def update_run(self, **values: Any) -> None:
         """Set keys of run.json."""
         if self.writes:
-            write_json(self.path / "run.json", {**self.run(), **values})
+            write_json(self.path / "run.json", {**self._run(), **values})
 
     def open_metrics(self, step: int) -> "MetricsFile":
         """Open metrics.jsonl to go on after `step`."""
@@ -175,6 +199,9 @@ class Workdir:
 
     def run(self) -> dict[str, Any]:
         """Return run.json ({} if there is none)."""
+        return cluster.tell(self._run)
+
+    def _run(self) -> dict[str, Any]:
         return read_json(self.path / "run.json") or {}
 
 

@@ -1,8 +1,9 @@
 """A server of processes: each is a fork of one that has imported everything, so that it starts in no time.
 
-`python -m tests.forks` reads requests, a JSON object a line: "command" (what follows `python -m`), "environment",
-"stdout" and "stderr" (files); it answers with the exit status, negative for a signal, when the process has ended. The
-process is a real one, which signals kill and whose locks die with it, and it ends as any interpreter does.
+`python -m tests.forks` reads a JSON list a line, of the processes to start beside each other: "command" (what follows
+`python -m`), "environment", "stdout" and "stderr" (files); it answers with their exit statuses, negative for a signal,
+when all have ended. The processes are real ones, which signals kill and whose locks die with them, and they end as any
+interpreter does.
 """
 
 import gc
@@ -42,16 +43,19 @@ def become(request: dict) -> None:
 
 
 def main() -> None:
-    """Fork for every request, one after another."""
+    """Fork for every request, one line after another."""
     for name in EVERYTHING:
         __import__(name)
     gc.freeze()  # a collection would copy the pages of all that has been imported
     for line in sys.stdin:
-        process = os.fork()
-        if not process:
-            become(json.loads(line))
-            break
-        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+        started = []
+        for request in json.loads(line):
+            started.append(os.fork())
+            if not started[-1]:
+                become(request)
+                return
+        statuses = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in started]
+        print(json.dumps(statuses), flush=True)
 
 
 if __name__ == "__main__":

@@ -102,24 +102,6 @@ def test_every_damaged_checkpoint_of_a_step_is_kept(tmp_path):
     assert {path.name for path in tmp_path.glob("2.*")} == {"2.corrupt", "2.corrupt2", "2.corrupt3"}
 
 
-def test_of_several_processes_one_moves_what_is_damaged_once_all_have_read_it(two_checkpoints, tmp_path):
-    directory, asked = tmp_path / "c", []
-    shutil.copytree(two_checkpoints, directory)
-    (directory / "2" / "meta" / "metadata").write_text("{}")
-
-    def agree(step):
-        asked.append((step, (directory / "2").exists()))
-        return step
-
-    for moves in (False, True):
-        assert int(Checkpoints(directory).restore_newest(make_state(0), moves, agree)[0].step) == 1
-        assert (directory / "2.corrupt").exists() == moves
-    assert asked == [(1, True), (1, True)]
-    with pytest.raises(UserError, match="the processes restore different checkpoints"):
-        (directory / "2.corrupt").rename(directory / "2")
-        Checkpoints(directory).restore_newest(make_state(0), True, lambda step: 7)
-
-
 def test_all_damaged_is_an_error_and_moves_nothing(two_checkpoints, tmp_path):
     directory = tmp_path / "c"
     shutil.copytree(two_checkpoints, directory)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from absl.testing import flagsaver
 
-from gm_jax import backend, cli, evaluate, export, main, parallel, run, sample, train
+from gm_jax import backend, cli, cluster, evaluate, export, main, run, sample, train
 from tests.tiny import ROOT, flags, gm_jax, train_tiny
 
 DDPM = f"--config={ROOT / 'configs' / 'ddpm_mnist.py'}"
@@ -86,7 +86,7 @@ def test_training_is_told_the_keys_that_are_given_and_the_command_that_goes_on(m
     seen = []
     monkeypatch.setattr(backend, "configure", lambda: None)
     monkeypatch.setattr(run, "open_training", lambda name, config, workdir, keys: (name, config.steps, workdir, keys))
-    monkeypatch.setattr(parallel, "is_writer", lambda: False)
+    monkeypatch.setattr(cluster, "_member", cluster.Member(1, 1))
     monkeypatch.setattr(train, "train", lambda opened, command, began: seen.append((*opened, command)) or 0)
     monkeypatch.setattr(sys, "argv", ["main", f"{DDPM}:paper", "--config.steps=50", f"--workdir={tmp_path / 'a b'}"])
     with flagsaver.flagsaver():

@@ -5,9 +5,11 @@ import functools
 import importlib.util
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -196,18 +198,38 @@ def fork_server() -> subprocess.Popen:
     return server
 
 
-def fork(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess:
-    """Run what follows `python -m` in a fork of a process that has imported everything."""
-    sys.audit("subprocess.Popen", sys.executable, command, ROOT, environment)  # what listens shall know of it
+def fork(commands: list[list[str]], environment: dict[str, str]) -> list[subprocess.CompletedProcess]:
+    """Run what follows `python -m`, beside each other, in forks of a process that has imported everything."""
+    for command in commands:
+        sys.audit("subprocess.Popen", sys.executable, command, ROOT, environment)  # what listens shall know of it
     server = fork_server()
     with tempfile.TemporaryDirectory() as folder:
-        files = {name: f"{folder}/{name}" for name in ("stdout", "stderr")}
-        json.dump({"command": command, "environment": environment, **files}, server.stdin)
+        files = [{name: f"{folder}/{name}{i}" for name in ("stdout", "stderr")} for i in range(len(commands))]
+        request = zip(commands, files, strict=True)
+        json.dump([{"command": c, "environment": environment, **own} for c, own in request], server.stdin)
         print(file=server.stdin, flush=True)
-        status = server.stdout.readline()
-        assert status, "the server of forks has died"
-        output = [Path(file).read_text() for file in files.values()]
-        return subprocess.CompletedProcess(command, int(status), *output)
+        answer = server.stdout.readline()
+        assert answer, "the server of forks has died"
+        outputs = [[Path(file).read_text() for file in own.values()] for own in files]
+        results = zip(commands, json.loads(answer), outputs, strict=True)
+        return [subprocess.CompletedProcess(command, status, *output) for command, status, output in results]
+
+
+def gm_jax_processes(
+    *arguments: str, scripts: Sequence[str] = ("gm_jax.main", "gm_jax.main"), own: Sequence[str] = ("", ""), **env
+) -> list[subprocess.CompletedProcess]:
+    """Run the command line in several processes with one device each, which find each other by the flags.
+
+    Each has a script, and may have arguments of its `own`.
+    """
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        place = [f"--coordinator=localhost:{free.getsockname()[1]}", f"--processes={len(scripts)}"]
+    commands = [
+        [*script.split(), *arguments, *place, f"--process={i}", *own[i].split()] for i, script in enumerate(scripts)
+    ]
+    flags = os.environ["XLA_FLAGS"].replace("device_count=2", "device_count=1")
+    return fork(commands, {**os.environ, "XLA_FLAGS": flags, **env})
 
 
 def gm_jax(
@@ -217,6 +239,6 @@ def gm_jax(
     flags = os.environ["XLA_FLAGS"].replace("device_count=2", f"device_count={devices}")
     command, environment = [*script.split(), *arguments], {**os.environ, "XLA_FLAGS": flags, **env}
     if not fresh:
-        return fork(command[1:], environment)
+        return fork([command[1:]], environment)[0]
     command = [sys.executable, *command]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from gm_jax import cluster
 from gm_jax.metrics.frechet import Gaussian, gaussian
 
 
@@ -24,32 +25,56 @@ def collect(
 
     `read(start, stop)` computes those that are not there yet, `chunk` at once (the last chunk may be shorter), always
     with the same borders; a row is a function of its number, so it does not matter in how many sittings. Another
-    process that collects the same waits. Rows that were damaged on disk are computed again, with a warning.
+    job that collects the same waits. Rows that were damaged on disk are computed again, with a warning. The processes
+    of one job compute together, and get those that process 0 has on disk; each gives a path of its own.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     row = int(np.prod(shape)) * np.dtype(dtype).itemsize
     with path.open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        seal = path.with_suffix(".json")
-        if seal.exists() and json.loads(seal.read_text()) != describe(path):
-            logging.warning("%s is damaged: it is computed again", path)
+        there = cluster.tell(lambda: sound_rows(path, row, n, chunk))
+        if not cluster.is_writer():
             os.truncate(path, 0)
-        whole = path.stat().st_size // row
-        if whole < n:
-            whole = whole // chunk * chunk  # the last chunk may be of a shorter run
-            seal.unlink(missing_ok=True)
-            os.truncate(path, whole * row)
-            for start in range(whole, n, chunk):
-                found = np.ascontiguousarray(read(start, min(start + chunk, n)), dtype)
-                if found.shape != (min(chunk, n - start), *shape):
-                    raise ValueError(f"rows {start} ... are of shape {found.shape}")
-                file.write(found.tobytes())
-                file.flush()
+        for start in range(0, there if cluster.count() > 1 else 0, chunk):
+            wanted = (min(chunk, there - start), *shape)
+            own = stored(path, dtype, shape)[start : start + chunk] if cluster.is_writer() else np.zeros(wanted, dtype)
+            told = cluster.broadcast(own)
+            if not cluster.is_writer():
+                file.write(told.tobytes())
+        for start in range(there, n, chunk):
+            found = np.ascontiguousarray(read(start, min(start + chunk, n)), dtype)
+            if found.shape != (min(chunk, n - start), *shape):
+                raise ValueError(f"rows {start} ... are of shape {found.shape}")
+            file.write(found.tobytes())
+            file.flush()
+        if there < n:
             os.fsync(file.fileno())
+            seal = path.with_suffix(".json")
             temporary = seal.with_name(f".{os.getpid()}.{seal.name}")
             temporary.write_text(json.dumps(describe(path)))
             os.replace(temporary, seal)
-        return np.memmap(path, dtype, "r", shape=(path.stat().st_size // row, *shape))[:n]
+        file.flush()
+        return stored(path, dtype, shape)[:n]
+
+
+def sound_rows(path: Path, row: int, n: int, chunk: int) -> int:
+    """Return how many rows of so many bytes a file holds; where it holds less than n, cut it to whole chunks."""
+    seal = path.with_suffix(".json")
+    if seal.exists() and json.loads(seal.read_text()) != describe(path):
+        logging.warning("%s is damaged: it is computed again", path)
+        os.truncate(path, 0)
+    whole = path.stat().st_size // row
+    if whole < n:
+        whole = whole // chunk * chunk  # the last chunk may be of a shorter run
+        seal.unlink(missing_ok=True)
+        os.truncate(path, whole * row)
+    return whole
+
+
+def stored(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Map all rows of a file."""
+    row = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    return np.memmap(path, dtype, "r", shape=(path.stat().st_size // row, *shape))
 
 
 def describe(path: Path) -> dict:
