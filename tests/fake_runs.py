@@ -42,10 +42,10 @@ def write_run(path: Path, experiment: str = "fnn_mnist", step: int = 40, **about
     save_grid(path / "figures" / "samples.png", np.zeros((4, 8, 8, 1), np.uint8), 2, caption)
     if "latent_plane" in sprites:
         tiles = np.arange(9, dtype=np.uint8).repeat(64).reshape(9, 8, 8, 1) * 28
-        save_sprite(path / "figures" / "latent_plane.png", tiles, 3, caption, along=[-1.0, 0.0, 1.0])
+        save_sprite(path / "figures" / "latent_plane.png", tiles, 3, caption, {"along": [-1.0, 0.0, 1.0]})
     if "reverse_film" in sprites:
         frames = np.arange(4, dtype=np.uint8).repeat(16 * 16 * 3).reshape(4, 16, 16, 3) * 60
-        save_sprite(path / "figures" / "reverse_film.png", frames, 1, caption, noise=[1.0, 0.6, 0.2, 0.0])
+        save_sprite(path / "figures" / "reverse_film.png", frames, 1, caption, {"noise": [1.0, 0.6, 0.2, 0.0]})
     return path
 
 

@@ -14,8 +14,8 @@ from gm_jax.figures.caption import Caption
 from gm_jax.figures.grid import save_atomically
 
 
-def save_sprite(path: Path, pictures: np.ndarray, columns: int, caption: Caption, **about: Any) -> None:
-    """Write pictures uint8 [n, H, W, C] edge to edge, row by row; n is a multiple of `columns`."""
+def save_sprite(path: Path, pictures: np.ndarray, columns: int, caption: Caption, about: dict[str, Any]) -> None:
+    """Write pictures uint8 [n, H, W, C] edge to edge, row by row; n is a multiple of `columns`, `about` goes along."""
     from PIL import Image  # takes time to import; training starts without it
 
     n, height, width, channels = pictures.shape

@@ -74,15 +74,15 @@ class Family:
     def lacks(self, sweep: Sweep) -> list[str]:
         """Return what keeps it from being a row's sweep, trained to its end and evaluated there."""
         expected = {key: value for key, value in sweep.overrides.items() if not _is_free(key)}
-        changes: dict[str, Any] = {}
+        changes: dict[str, str] = {}
         for entry in self.entries:
             for key in entry.changes.keys() | expected.keys():
                 if entry.changes.get(key) != expected.get(key):
-                    changes[key] = entry.changes.get(key, "as shipped")
+                    changes[key] = f"{key}={entry.changes[key]}" if key in entry.changes else f"{key} as shipped"
         absent = [value for value in sweep.values if all(e.values[sweep.key] != value for e in self.entries)]
         unfinished = [str(e.values[sweep.key]) for e in self.entries if e.first.step < e.first.steps]
         unmeasured = [str(e.values[sweep.key]) for e in self.entries if e.first.evaluation is None]
-        changed = ", ".join(f"{key}={value}" for key, value in sorted(changes.items()))
+        changed = ", ".join(changes[key] for key in sorted(changes))
         return [
             *([f"differently configured: {changed}"] if changed else []),
             *([f"without {sweep.key}={','.join(map(str, absent))}"] if absent else []),

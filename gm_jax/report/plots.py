@@ -132,11 +132,14 @@ def _svg(title: str, size: tuple[float, float], draw) -> str:
         draw(figure)
         buffer = io.StringIO()
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
-    return _inline(buffer.getvalue(), title)
+    return _inline(buffer.getvalue(), title, size[0])
 
 
-def _inline(document: str, title: str) -> str:
-    """Return the SVG element of a document without what would reach beyond it: its style sheet and its groups' ids."""
+def _inline(document: str, title: str, width: float) -> str:
+    """Return the SVG element of a document without what would reach beyond it: its style sheet and its groups' ids.
+
+    A plot of so many inches is shrunk to 5.5 at most where there is no room: smaller, it could not be read.
+    """
     svg = document[document.index("<svg") :]
     svg = re.sub(r"\s*<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<g id="line-(\d+)">', r'<g data-line="\1">', svg)
@@ -144,4 +147,5 @@ def _inline(document: str, title: str) -> str:
     svg = re.sub(r'font-family: [^;"]*', "font-family: inherit", svg)
     svg = re.sub(r'font: ([\d.]+px) [^;"]*', r"font-size: \1; font-family: inherit", svg)
     label = html.escape(title, quote=True)
-    return svg.replace(INK, "currentColor").replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+    about = f'role="img" aria-label="{label}" style="min-width: {min(width, 5.5)}in"'
+    return svg.replace(INK, "currentColor").replace("<svg ", f"<svg {about} ", 1)

@@ -45,7 +45,7 @@ def draw_reverse_chain(task: Task, trained: Trained) -> None:
     kept = np.round(np.linspace(0, len(task.plan.base) - 1, last)).astype(int)
     signal, noise = (column[kept] for column in task.plan.level[:2])
     share = [round(float(s), 3) for s in [*(noise / np.hypot(signal, noise)), 0.0]]  # of what is seen
-    save_sprite(trained.workdir.figures / "reverse_film.png", frames, 1, trained.caption, noise=share)
+    save_sprite(trained.workdir.figures / "reverse_film.png", frames, 1, trained.caption, {"noise": share})
 
 
 def draw_forward_chain(task: Task, trained: Trained) -> None:

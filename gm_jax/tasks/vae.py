@@ -240,7 +240,7 @@ class VAE(Task):
         latents = gaussian_plane(PLANE)
         along = [round(float(z), 3) for z in latents[:PLANE, 0]]
         path = trained.workdir.figures / "latent_plane.png"
-        save_sprite(path, self.decode_all(trained, latents), PLANE, trained.caption, along=along)
+        save_sprite(path, self.decode_all(trained, latents), PLANE, trained.caption, {"along": along})
 
 
 def check_settings(settings: ConfigDict) -> None:
