@@ -1,6 +1,6 @@
 """The report's pages in headless Chromium: nothing complains, tables sort, both corners react, axe finds no fault.
 
-Skipped where there is no Chromium, playwright or axe: `apt-get install chromium`, and
+It takes a minute, so it wants GM_JAX_BROWSER=1; besides Chromium (`apt-get install chromium`), and
 `pip install playwright axe-playwright-python`. GM_JAX_PAGES=FOLDER checks the pages in a folder in place of made-up
 ones and leaves pictures of each beside them: light, dark, and 400 pixels wide.
 """
@@ -17,7 +17,10 @@ from tests.fake_runs import write_family, write_run
 api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium"),
+    pytest.mark.skipif("GM_JAX_BROWSER" not in os.environ, reason="it takes a minute: set GM_JAX_BROWSER=1"),
+]
 
 LOOKS = {"light": (1280, "light"), "dark": (1280, "dark"), "phone": (400, "light")}  # width, colour scheme
 SERIOUS = ("serious", "critical")

@@ -30,6 +30,7 @@ CURVES = {  # what shows how a task's training went, on images that it does not 
     "loss": "Loss of diffusion models",
 }
 PICTURES = 3  # beside an entry
+SMALL, SMALL_SIDE = 12, 480  # pictures in results.md at most, and their pixels
 EPOCHS = 5  # at each end of a table of losses
 
 
@@ -70,13 +71,30 @@ class Site:
         for report in self.collection.reports:
             mine = [result for result in self.collection.results if result.report is report]
             pages[f"{report.id}.html"] = ("report.html", {**front, "report": report, "rows": mine})
-        pages["results.md"] = ("results.md", front)
+        pages["results.md"] = ("results.md", {**front, "small": self.small_pictures()})
         return [self._render(name, template, {**common, **values}) for name, (template, values) in pages.items()]
 
     def _render(self, name: str, template: str, values: dict[str, Any]) -> Path:
         path = self.out / name
         path.write_text(self.templates.get_template(template).render(page=path.stem, **values))
         return path
+
+    def small_pictures(self) -> dict[str, str]:
+        """Write small copies of a picture for each of the first rows that are done; return their addresses by row."""
+        from PIL import Image
+
+        addresses = {}
+        for result in self.collection.results:
+            whole = [entry.first.figures for entry in result.entries if entry.is_whole]
+            found = [figure for figures in whole for figure in pictures(figures, result.row.figures)]
+            if found and not result.row.comparison and len(addresses) < SMALL:
+                addresses[result.row.id] = f"docs/result_{result.row.id}.png"
+                path = self.out / addresses[result.row.id]
+                path.parent.mkdir(exist_ok=True)
+                with Image.open(found[0].path) as picture:
+                    picture.thumbnail((SMALL_SIDE, SMALL_SIDE))
+                    picture.save(path, optimize=True)
+        return addresses
 
     def href(self, figure: Figure, folder: str) -> str:
         """Copy a picture of a run or sweep into the pages' folder, if that is not done yet; return its address."""
@@ -93,7 +111,8 @@ def how(entry: Entry) -> list[str]:
     runs, first = entry.runs, entry.first
     seconds = sum(run.seconds for run in runs) / len(runs)
     seeds = ", ".join(str(run.seed) for run in runs)
-    epochs = [f"{first.epochs:,.3g} epochs"] if first.epochs else []
+    trained = any(line["split"] == "train" for line in first.metrics)  # baselines are estimated in one step
+    epochs = [f"{first.epochs:,.3g} epochs"] if first.epochs and trained else []
     data = f"{first.data.name} ({first.data.origin}), {first.data.examples:,} images train"
     return [
         data,
@@ -156,7 +175,7 @@ def curve_groups(entries: Iterable[Entry]) -> list[tuple[str, str, dict[str, lis
         name = next((name for name in CURVES if any(name in line for line in entry.first.metrics)), None)
         points = plots.has_curve(entry, name) if name else []
         if len(points) > 1 and not entry.values:
-            label = entry.name if entry.is_whole else f"{entry.name} ({entry.first.name})"
+            label = entry.name if entry.is_whole else f"{entry.first.name}, partly"
             groups.setdefault((name, entry.first.data.name), {})[label] = points
     return [(name, data, lines) for (name, data), lines in groups.items()]
 
