@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gm_jax.errors import UserError, run_command
 from gm_jax.figures.caption import Caption
 from gm_jax.report import workdirs
+from gm_jax.report.checked import Unreadable
 from gm_jax.report.entries import QUALITY
 from gm_jax.report.records import Run
 
@@ -32,7 +33,7 @@ def read_run(path: Path) -> dict[str, Any]:
     """
     try:
         run, _ = workdirs.read_run(path, path.name)
-    except workdirs.Unreadable as error:
+    except Unreadable as error:
         raise UserError(f"{path}: {error}") from error
     if run.evaluation is None:
         raise UserError(f"{path} has no evaluation.json: run mode evaluate there first")

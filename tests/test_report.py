@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from gm_jax import reproduce
 from gm_jax.errors import UserError
@@ -74,6 +76,9 @@ def spoil(root):
         file.write('[1]\n{"step": 40, "split": "train", "loss": NaN, "accuracy": 0.5}\n{"step": 41, "spl')
     whole = (root / "damaged" / "figures" / "samples.png").read_bytes()
     (root / "damaged" / "figures" / "samples.png").write_bytes(whole[: len(whole) // 2])
+    about = PngInfo()
+    about.add_text("sprite", '{"columns": 2, "rows": 1, "width": 9, "height": 9}')
+    Image.new("L", (9, 9)).save(root / "damaged" / "figures" / "latent_plane.png", pnginfo=about)
     (root / "damaged" / "evaluation.json").write_text('{"step": 40, "results": {"accuracy": {"value": NaN}}}')
     for name, content in (("half", {"task": "vae"}), ("strange", {"task": "vae", "seed": 0, "steps": "many"})):
         (root / name / "config.json").write_text(json.dumps(content))
@@ -105,6 +110,7 @@ def test_what_is_left_out_is_listed_with_its_reason(runs):
     said = " ".join(found["damaged"])
     assert "2 of 11 lines are damaged and left out, the first is line 9" in said
     assert "figures/samples.png is no whole picture" in said and "no finite value of accuracy" in said
+    assert "the sprite figures/latent_plane.png does not fit what it says of itself" in said
     whole = {"fnn_mnist_0", "fnn_mnist_1", "fnn_mnist_2", "vae_mnist", "cats", "ddpm_mnist"}
     assert not whole & found.keys()
 

@@ -4,11 +4,15 @@ import dataclasses
 from pathlib import Path
 
 from gm_jax.errors import UserError
-from gm_jax.report.entries import Entry, RowResult, describe_faults, make_entries, make_families, put_to_rows
+from gm_jax.report.entries import Entry, make_entries, make_families
+from gm_jax.report.pictures import read_figures
 from gm_jax.report.records import Fault, Figure, Run
 from gm_jax.report.reports import Report, read_reports
+from gm_jax.report.rows import RowResult, describe_faults, put_to_rows
 from gm_jax.report.shipped import Experiment, read_experiments
-from gm_jax.report.workdirs import read_figures, scan
+from gm_jax.report.workdirs import scan
+
+CORNERS = {"latent_plane": "along", "reverse_film": "noise"}  # sprites to move in, and what the page must know of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,10 +46,11 @@ class Collection:
 
     def corners(self) -> dict[str, list[Corner]]:
         """Return the sprites to move in, by the name of their figure."""
-        found: dict[str, list[Corner]] = {"latent_plane": [], "reverse_film": []}
+        found: dict[str, list[Corner]] = {name: [] for name in CORNERS}
         for entry in self.entries:
-            for name, figure in entry.first.figures.items():
-                if name in found and figure.sprite is not None:
+            for name, needed in CORNERS.items():
+                figure = entry.first.figures.get(name)
+                if figure is not None and needed in (figure.sprite or {}):
                     found[name].append(Corner(entry.name, entry.first, figure))
         return found
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from gm_jax.errors import UserError, nearest
 from gm_jax.report.collection import Collection
-from gm_jax.report.entries import Entry, RowResult
+from gm_jax.report.entries import Entry
 from gm_jax.report.reports import Judged, read_judged
+from gm_jax.report.rows import RowResult
 from gm_jax.report.shipped import Experiment
 
 UNJUDGED = ("classifier", "autoencoder")  # tasks that draw no samples

@@ -3,23 +3,17 @@
 Nothing here raises because of what a folder holds, and nothing in it is executed.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from gm_jax.defaults.table import flatten
-from gm_jax.report.records import Data, Evaluation, Fault, Figure, Run
+from gm_jax.report.checked import Unreadable, are_numbers, get, is_number, read_lines, read_object
+from gm_jax.report.pictures import read_figures
+from gm_jax.report.records import Data, Evaluation, Fault, Run
 
 DEPTH = 3  # folders below the given one in which runs are looked for
 FILES = ("config.json", "run.json")  # by which a workdir is recognised
-PROGRESS = "samples_"  # figures/samples_0001000.png and the like are of the way, not of the end
-
-Kind = TypeVar("Kind")
-
-
-class Unreadable(Exception):
-    """A file of a workdir is not what gm_jax writes; the message says which and why."""
 
 
 def scan(folder: Path) -> tuple[list[Run], list[Fault]]:
@@ -45,13 +39,13 @@ def read_run(path: Path, name: str, family: str = "", values: dict[str, Any] | N
         Unreadable: there is no run in the folder, or not enough of one.
     """
     faults: list[Fault] = []
-    config, record = _object(path, "config.json"), _object(path, "run.json")
+    config, record = read_object(path, "config.json"), read_object(path, "run.json")
     for key, kind in (("task", str), ("seed", int), ("steps", int)):
-        _get(config, "config.json", key, kind)
-    starts = _get(record, "run.json", "starts", list, [])
+        get(config, "config.json", key, kind)
+    starts = get(record, "run.json", "starts", list, [])
     if not starts:
         raise Unreadable("training has begun, but nothing is saved yet: start it again")
-    data, last = _get(record, "run.json", "dataset", dict), starts[-1]
+    data, last = get(record, "run.json", "dataset", dict), starts[-1]
     optional = {}
     parts = {"metrics": _metrics, "evaluation": _evaluation, "evaluations": _evaluations, "figures": read_figures}
     for part, read in parts.items():
@@ -60,18 +54,18 @@ def read_run(path: Path, name: str, family: str = "", values: dict[str, Any] | N
     run = Run(
         path=path,
         name=name,
-        config=_get(record, "run.json", "config", str),
+        config=get(record, "run.json", "config", str),
         settings=flatten(config),
-        overrides=_get(record, "run.json", "overrides", dict, {}),
-        rows=tuple(row for row in _get(record, "run.json", "rows", list, []) if isinstance(row, str)),
-        command=_get(record, "run.json", "command", str, ""),
+        overrides=get(record, "run.json", "overrides", dict, {}),
+        rows=tuple(row for row in get(record, "run.json", "rows", list, []) if isinstance(row, str)),
+        command=get(record, "run.json", "command", str, ""),
         data=_data(data),
-        environment=_get(record, "run.json", "environment", dict, {}),
-        parameters=sum(n for n in _get(record, "run.json", "parameters", dict, {}).values() if isinstance(n, int)),
-        step=_get(last, "run.json", "to_step", int),
-        seconds=float(_get(record, "run.json", "wall_time", int | float, 0.0)),
-        images=_get(last, "run.json", "images", int | None, None),
-        began=_get(last, "run.json", "began", str, ""),
+        environment=get(record, "run.json", "environment", dict, {}),
+        parameters=sum(n for n in get(record, "run.json", "parameters", dict, {}).values() if isinstance(n, int)),
+        step=get(last, "run.json", "to_step", int),
+        seconds=float(get(record, "run.json", "wall_time", int | float, 0.0)),
+        images=get(last, "run.json", "images", int | None, None),
+        began=get(last, "run.json", "began", str, ""),
         values=values or {},
         family=family,
         **optional,
@@ -104,8 +98,8 @@ def _children(folder: Path) -> list[Path]:
 def _members(family: Path, root: Path, faults: list[Fault]) -> list[tuple[Path, tuple]]:
     """Return the members that sweep.json lists; none if it is damaged, which is a fault."""
     try:
-        listed = _get(_object(family, "sweep.json"), "sweep.json", "members", list)
-        names = {_get(m, "sweep.json", "workdir", str): _get(m, "sweep.json", "values", dict) for m in listed}
+        listed = get(read_object(family, "sweep.json"), "sweep.json", "members", list)
+        names = {get(m, "sweep.json", "workdir", str): get(m, "sweep.json", "values", dict) for m in listed}
     except Unreadable as error:
         faults.append(Fault(_name(family, root), str(error)))
         return []
@@ -116,59 +110,16 @@ def _name(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
-def _object(path: Path, name: str) -> dict[str, Any]:
-    """Return the object that a JSON file holds."""
-    try:
-        content = json.loads((path / name).read_text())
-    except FileNotFoundError as error:
-        empty = path.is_dir() and not any(path.iterdir())
-        raise Unreadable("an empty folder" if empty else f"no run of gm_jax: it has no {name}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise Unreadable(f"{name} cannot be read ({error}): restore it, or delete the folder") from error
-    if not isinstance(content, dict):
-        raise Unreadable(f"{name} is not what gm_jax writes: no object")
-    return content
-
-
-REQUIRED = object()
-
-
-def _get(content: Any, file: str, key: str, kind: type[Kind], default: Any = REQUIRED) -> Kind:
-    """Return a value of a JSON object, checked; the default where it is absent."""
-    value = content.get(key, default) if isinstance(content, dict) else REQUIRED
-    if value is REQUIRED or not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise Unreadable(f"{file} is not what gm_jax writes: it has no {key}, or a strange one")
-    return value
-
-
 def _data(record: dict[str, Any]) -> Data:
-    of = _get(record, "run.json", "trained_on", dict, {})
+    of = get(record, "run.json", "trained_on", dict, {})
     sources = [of] if "n" in of else list(of.values())  # by source, where there are several
     return Data(
-        name=_get(record, "run.json", "name", str),
-        origin=_get(record, "run.json", "origin", str, ""),
-        stand_in=_get(record, "run.json", "stand_in", str | None, None),
-        fingerprint=_get(record, "run.json", "fingerprint", str, ""),
-        examples=max((_get(source, "run.json", "n", int) for source in sources), default=0),
+        name=get(record, "run.json", "name", str),
+        origin=get(record, "run.json", "origin", str, ""),
+        stand_in=get(record, "run.json", "stand_in", str | None, None),
+        fingerprint=get(record, "run.json", "fingerprint", str, ""),
+        examples=max((get(source, "run.json", "n", int) for source in sources), default=0),
     )
-
-
-def _lines(path: Path, name: str) -> tuple[list[Any], list[str]]:
-    """Return what the lines of a file hold, None for a damaged one, and what is wrong with the file."""
-    try:
-        text = (path / name).read_bytes().decode(errors="replace")
-    except FileNotFoundError:
-        return [], []
-    except OSError as error:
-        return [], [f"{name} cannot be read ({error.strerror})"]
-    return [_parsed(line) for line in text.split("\n") if line], []
-
-
-def _parsed(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _sound(name: str, lines: list[Any | None]) -> tuple[list[Any], list[str]]:
@@ -180,7 +131,7 @@ def _sound(name: str, lines: list[Any | None]) -> tuple[list[Any], list[str]]:
 
 def _metrics(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """Return each whole line of metrics.jsonl: its step, split and finite numbers."""
-    lines, faults = _lines(path, "metrics.jsonl")
+    lines, faults = read_lines(path, "metrics.jsonl")
     if not lines:
         return [], [*faults, "metrics.jsonl is not there or empty: no curves"]
     found, damaged = _sound("metrics.jsonl", [_metrics_line(line) for line in lines])
@@ -189,20 +140,15 @@ def _metrics(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
 def _metrics_line(content: Any) -> dict[str, Any] | None:
     try:
-        step, split = _get(content, "", "step", int), _get(content, "", "split", str)
+        step, split = get(content, "", "step", int), get(content, "", "split", str)
     except Unreadable:
         return None
-    return {**{name: value for name, value in content.items() if _is_number(value)}, "step": step, "split": split}
-
-
-def _is_number(value: Any) -> bool:
-    """True for a finite number that a float can hold."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
+    return {**{name: value for name, value in content.items() if is_number(value)}, "step": step, "split": split}
 
 
 def _evaluations(path: Path) -> tuple[list[Evaluation], list[str]]:
     """Return all evaluations."""
-    lines, faults = _lines(path, "evaluations.jsonl")
+    lines, faults = read_lines(path, "evaluations.jsonl")
     found, damaged = _sound("evaluations.jsonl", [_evaluation_of(line) for line in lines])
     return found, faults + damaged
 
@@ -212,7 +158,7 @@ def _evaluation(path: Path) -> tuple[Evaluation | None, list[str]]:
     if not (path / "evaluation.json").exists():
         return None, []
     try:
-        content = _object(path, "evaluation.json")
+        content = read_object(path, "evaluation.json")
     except Unreadable as error:
         return None, [str(error)]
     evaluation = _evaluation_of(content)
@@ -225,8 +171,8 @@ def _evaluation(path: Path) -> tuple[Evaluation | None, list[str]]:
 def _evaluation_of(content: Any) -> Evaluation | None:
     """Return an evaluation with its finite results; None: it is none."""
     try:
-        results, step = _get(content, "", "results", dict), _get(content, "", "step", int)
-        time = _get(content, "", "time", str, "")
+        results, step = get(content, "", "results", dict), get(content, "", "step", int)
+        time = get(content, "", "time", str, "")
     except Unreadable:
         return None
     return Evaluation(step, time, {name: _cleaned(result) for name, result in results.items() if _is_result(result)})
@@ -234,58 +180,9 @@ def _evaluation_of(content: Any) -> Evaluation | None:
 
 def _cleaned(result: dict[str, Any]) -> dict[str, Any]:
     """Return a result with what can be printed: its value, texts and finite numbers."""
-    return {
-        key: value for key, value in result.items() if key == "value" or isinstance(value, str) or _is_number(value)
-    }
+    return {key: value for key, value in result.items() if key == "value" or isinstance(value, str) or is_number(value)}
 
 
 def _is_result(result: Any) -> bool:
     value = result.get("value") if isinstance(result, dict) else None
-    return _is_nested_number(value) and value != []
-
-
-def _is_nested_number(value: Any) -> bool:
-    return all(map(_is_nested_number, value)) if isinstance(value, list) else _is_number(value)
-
-
-def read_figures(path: Path) -> tuple[dict[str, Figure], list[str]]:
-    """Return the pictures in a run's or a sweep's folder figures/ by name, and which are damaged."""
-    figures, damaged = {}, []
-    for file in sorted((path / "figures").glob("*.png")):
-        if file.name.startswith((".", PROGRESS)):
-            continue
-        try:
-            figures[file.stem] = read_figure(file)
-        except Unreadable as error:
-            damaged.append(str(error))
-    return figures, damaged
-
-
-def read_figure(file: Path) -> Figure:
-    """Return a picture.
-
-    Raises:
-        Unreadable: it is none, or a damaged one.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(file) as picture:
-            picture.load()
-            (width, height), text = picture.size, picture.info
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise Unreadable(f"figures/{file.name} is no whole picture ({error}): draw it with --mode=figures") from error
-    caption = str(text.get("Description", ""))
-    return Figure(file.stem, file, width, height, caption, _sprite(file, text["sprite"]) if "sprite" in text else None)
-
-
-def _sprite(file: Path, text: Any) -> dict[str, Any]:
-    """Return what a page must know of a sprite."""
-    name, sprite = f"the sprite figures/{file.name}", _parsed(str(text))
-    for key in ("columns", "rows", "width", "height"):
-        if _get(sprite, name, key, int) < 1:
-            raise Unreadable(f"{name} has no sound {key}: draw it with --mode=figures")
-    for key, count in (("along", sprite["columns"]), ("noise", sprite["rows"])):
-        if key in sprite and not (_is_nested_number(sprite[key]) and len(_get(sprite, name, key, list)) == count):
-            raise Unreadable(f"{name} has no sound {key}: draw it with --mode=figures")
-    return sprite
+    return are_numbers(value) and value != []
