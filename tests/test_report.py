@@ -276,13 +276,15 @@ def test_the_plan_goes_on_from_what_is_there(tmp_path, monkeypatch):
     )
     write_run(folder / "autoencoder_mnist", "autoencoder_mnist", 20, results=None, record={"wall_time": 60.0})
     write_run(folder / "sparse_autoencoder_mnist", "sparse_autoencoder_mnist", model__latent_dim=7)
-    made = plan(folder, folder, rows=["W1", "T1", "H0", "T2"], seeds=2)
-    assert made.scale == pytest.approx(300 / 150)
+    write_run(folder / "mine", "vae_mnist", record={"wall_time": 720.0})  # the row's dearer experiment
+    write_run(folder / "mine too", "vae_mnist", seed=1, record={"wall_time": 2160.0})
+    made = plan(folder, folder, rows=["W1", "T1", "H0", "T2", "H1"], seeds=2)
+    assert made.scale == 2.0
     assert [(job.name, job.minutes) for job in made.jobs] == [
         ("autoencoder_mnist", 1.0), ("fnn_mnist_seed=1", 2.0), ("autoencoder_mnist_seed=1", 2.0),
         ("lenet_mnist", 16.0), ("gmm_mnist_seed=1", 2.0),
     ]  # fmt: skip
-    assert "holds a run with other settings (model.latent_dim)" in dict(made.left_out)["T2"]
+    assert "holds a run of sparse_autoencoder_mnist with other settings (model.latent_dim)" in dict(made.left_out)["T2"]
     assert "--config.seed=1" in made.jobs[1].commands[1] and "--mode=evaluate" in made.jobs[1].commands[1]
     with pytest.raises(UserError, match=r"no row 'W0' \(did you mean"):
         plan(folder, folder, rows=["W0"])

@@ -67,7 +67,7 @@ class Planner:
         self.scale = speed(collection.entries, wish.device)
         self.judged = read_judged()
         self.finished = {
-            (run.config, run.seed)
+            (run.config, run.seed): run.path
             for entry in collection.entries
             for run in entry.runs
             if not (entry.changes or entry.family) and is_finished(run)
@@ -85,7 +85,7 @@ class Planner:
             elif reasons:
                 left_out.append((result.row.id, reasons[0]))
         jobs = {name: job for name, job in jobs.items() if name not in done}
-        return self._fit(jobs.values(), left_out)
+        return self._fit(jobs.values(), left_out, done)
 
     def _asked(self) -> list[RowResult]:
         """Return the rows that are asked for and not done; the comparison comes by itself from the others."""
@@ -100,28 +100,36 @@ class Planner:
         """Return the jobs that fill a row, those of its cheapest experiment, and why others cannot."""
         if result.row.sweep:
             return self._sweep(result)
-        experiments = [e for e in self.collection.experiments.values() if result.row.id in e.rows]
-        costs = {e.name: self._minutes(e) for e in experiments}
-        experiments.sort(key=lambda e: (costs[e.name] is None, costs[e.name]))
+        missing = {e: self._missing(e) for e in self.collection.experiments.values() if result.row.id in e.rows}
+        if not all(missing.values()):  # one has all its seeds
+            return [], []
         reasons = []
-        for experiment in experiments:
-            seeds = [seed for seed in range(self.wish.seeds) if (experiment.name, seed) not in self.finished]
-            if not seeds:
-                return [], []
-            reason = self._obstacle(experiment)
+        for experiment in sorted(missing, key=self._cost):
+            reason = self._obstacle(experiment, missing[experiment])
             if not reason:
-                return [self._single(experiment, seed) for seed in seeds], reasons
+                return [self._single(experiment, seed) for seed in missing[experiment]], reasons
             reasons.append(f"{experiment.label}: {reason}")
         return [], reasons
 
-    def _obstacle(self, experiment: Experiment) -> str:
+    def _missing(self, experiment: Experiment) -> list[int]:
+        """Return the seeds of which there is no finished run."""
+        return [seed for seed in range(self.wish.seeds) if (experiment.name, seed) not in self.finished]
+
+    def _cost(self, experiment: Experiment) -> float:
+        """Return the minutes of all missing seeds; infinitely many if they are not known."""
+        known = [self._minutes(experiment, seed) for seed in self._missing(experiment)]
+        return math.inf if None in known else sum(known)
+
+    def _obstacle(self, experiment: Experiment, seeds: Sequence[int]) -> str:
         """Return why an experiment cannot be run; "": it can."""
         if experiment.minutes is None and not (self.wish.rows and self.wish.budget is None):
             return f"how long it takes is not known, it wants a GPU (named with --rows, it runs): {experiment.command}"
+        folders = [self.folder / folder_of(experiment, seed) for seed in seeds]
         for entry in self.collection.entries:
             for run in entry.runs:
-                if run.path == self.folder / experiment.name and entry.changes and not entry.family:
-                    return f"{run.path} holds a run with other settings ({', '.join(entry.changes)}): move it away"
+                other = ", ".join(key for key in entry.changes if key != "steps")  # a shorter run can go on
+                if run.path in folders and (other or run.config != experiment.name):
+                    return f"{run.path} holds a run of {run.config} with other settings ({other}): move it away"
         return self.absent(experiment)
 
     def _minutes(self, experiment: Experiment, seed: int = 0) -> float | None:
@@ -154,7 +162,7 @@ class Planner:
             return []
         keys = {**judged.evaluation}
         if judged.judge in self.collection.experiments:
-            where = self.folder / judged.judge
+            where = self.finished.get((judged.judge, 0), self.folder / judged.judge)
             keys |= {"judge": where, "extractors": f"{where},pixels"}
         else:
             keys |= {"judge": judged.judge}
@@ -179,7 +187,7 @@ class Planner:
             command.append("--jobs=2")
         return [Job(name, (), sweep.minutes * (self.scale or 1.0), [command])], []
 
-    def _fit(self, jobs: Iterable[Job], left_out: list[tuple[str, str]]) -> Plan:
+    def _fit(self, jobs: Iterable[Job], left_out: list[tuple[str, str]], done: Sequence[str]) -> Plan:
         """Take jobs, those of the first seed before others and the cheapest first, as long as the budget lasts."""
         taken: list[Job] = []
         left = math.inf if self.wish.budget is None else self.wish.budget
@@ -187,8 +195,12 @@ class Planner:
             before = [self._single(self.collection.experiments[name], 0) for name in job.first]
             batch = [*(other for other in before if all(other.name != one.name for one in taken)), job]
             needed = sum(one.minutes or 0.0 for one in batch)
-            if needed > left:
+            reason = ""
+            if any(one.name in done for one in before):
+                reason = f"{job.name}: {before[0].name}, which judges its samples, failed"
+            elif needed > left:
                 reason = f"{' and '.join(one.name for one in batch)}: {needed:.0f} minutes, {max(left, 0):.0f} are left"
+            if reason:
                 left_out += [(row, reason) for row in job.rows]
             else:
                 taken += batch

@@ -14,7 +14,7 @@ from gm_jax.errors import UserError
 CONFIGS = Path(gm_jax.__file__).parent.parent / "configs"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Experiment:
     """A config as it is shipped.
 
