@@ -19,6 +19,7 @@ def get_config(variant=""):
     check_variant(variant, *VARIANTS)
     config = classifier_config()
     config.rows = ("W4",)
+    config.minutes = {"": 90, "modern": 120}[variant]
     config.dataset.name = "cifar10"
     config.classifier.update(CIFAR10)
     config.model.name = "alexnet"

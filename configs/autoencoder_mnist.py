@@ -12,6 +12,7 @@ from gm_jax.defaults import autoencoder_config, set_epochs
 def get_config():
     config = autoencoder_config()
     config.rows = ("T1",)
+    config.minutes = 1
     config.dataset.name = "mnist"
     config.model.name = "mlp"
     config.model.hidden = (128, 64)

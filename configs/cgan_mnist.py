@@ -20,7 +20,8 @@ VARIANTS = ("matching", "modern")
 def get_config(variant=""):
     check_variant(variant, *VARIANTS)
     config = gan_config()
-    config.rows = ("T8",) if variant == "matching" else ("H3",)
+    config.rows = {"": ("H3",), "matching": ("T8",), "modern": ("H3", "T8")}[variant]
+    config.minutes = {"": 300, "matching": 300, "modern": 10}[variant]
     config.dataset.name = "mnist"
     config.gan.conditional = True
     config.gan.wrong_labels = variant in ("matching", "modern")

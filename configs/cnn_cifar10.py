@@ -18,6 +18,7 @@ def get_config(variant=""):
     check_variant(variant, *VARIANTS)
     config = classifier_config()
     config.rows = ("W3",)
+    config.minutes = {"": 25, "modern": 45}[variant]
     config.dataset.name = "cifar10"
     config.classifier.update(CIFAR10)
     config.model.name = "cnn"

@@ -15,6 +15,7 @@ from gm_jax.defaults import cyclegan_config
 def get_config():
     config = cyclegan_config()
     config.rows = ("B5", "T7")
+    config.minutes = 15
     config.dataset.name = "shapes"
     for name, value in (("a", "circle"), ("b", "square")):
         config.domains[name].attribute, config.domains[name].value = "shape", value

@@ -20,6 +20,7 @@ from gm_jax.defaults import gan_config, set_epochs
 def get_config():
     config = gan_config()
     config.rows = ("P1",)
+    config.minutes = 600
     config.dataset.name = "cats"
     config.dataset.image_size = 64
     config.dataset.split = config.evaluation.split = "all"  # of a folder without train and test

@@ -20,6 +20,7 @@ from gm_jax.defaults import gan_config, set_epochs
 def get_config():
     config = gan_config()
     config.rows = ("B4",)
+    config.minutes = 1440
     config.dataset.name = "celeb_a"
     config.dataset.image_size = 64
     config.model.generator.width = 64  # multipliers, strides and kernels are the networks' defaults

@@ -14,6 +14,7 @@ from gm_jax.defaults import TUTORIAL_DCGAN, gan_config, set_epochs
 def get_config():
     config = gan_config()
     config.rows = ("W7", "T5")
+    config.minutes = 720
     config.dataset.name = "cifar10"
     config.model = TUTORIAL_DCGAN
     config.batch_size = 256

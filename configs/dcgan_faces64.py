@@ -20,7 +20,8 @@ VARIANTS = ("modern",)
 def get_config(variant=""):
     check_variant(variant, *VARIANTS)
     config = gan_config()
-    config.rows = ("B4",)
+    config.rows = ("P1", "B4")
+    config.minutes = 240
     config.dataset.name = "faces64"
     config.model.generator.width = 64  # multipliers, strides and kernels are the networks' defaults
     config.model.discriminator = {"width": 64, "bias": False}

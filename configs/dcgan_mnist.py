@@ -25,7 +25,8 @@ VARIANTS = ("report", "h2", "modern")
 def get_config(variant=""):
     check_variant(variant, *VARIANTS)
     config = gan_config()
-    config.rows = ("H2",) if variant == "h2" else ("W6", "T5")
+    config.rows = {"h2": ("H2",), "modern": ("W6", "H2", "T5")}.get(variant, ("W6", "T5"))
+    config.minutes = {"": 240, "report": 240, "h2": 120, "modern": 15}[variant]
     config.dataset.name = "mnist"
     config.model = TUTORIAL_DCGAN
     config.batch_size = 256 if variant in ("report", "h2") else 64

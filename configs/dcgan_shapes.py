@@ -15,6 +15,7 @@ from gm_jax.defaults import gan_config
 def get_config():
     config = gan_config()
     config.rows = ("B4",)
+    config.minutes = 20
     config.dataset.name = "shapes"
     config.model.latent_dim = 32
     config.model.generator = {"width": 32, "multipliers": (4, 2, 1), "strides": (2, 2, 2), "kernels": (4, 4, 4)}

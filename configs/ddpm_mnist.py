@@ -20,6 +20,7 @@ def get_config(variant=""):
     check_variant(variant, *VARIANTS)
     config = small_diffusion_config()
     config.rows = ("D1",)
+    config.minutes = {"": 6, "paper": 600}[variant]
     config.dataset.name = "mnist"
     config.diffusion.conditional = True
     config.sampling.guidance = 1.7

@@ -20,6 +20,7 @@ def get_config(variant=""):
     check_variant(variant, *VARIANTS)
     config = small_diffusion_config()
     config.rows = ("D1",)
+    config.minutes = 10
     config.dataset.name = "shapes"
     config.steps = config.optim.decay_steps = 6000
     config.if_embedded = {}  # these data are never anything else

@@ -12,6 +12,7 @@ from gm_jax.defaults import autoencoder_config, set_epochs
 def get_config():
     config = autoencoder_config()
     config.rows = ("T4",)
+    config.minutes = 5
     config.dataset.name = "mnist"
     config.autoencoder.noise = 0.5
     config.model.name = "conv"

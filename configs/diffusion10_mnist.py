@@ -17,6 +17,7 @@ from gm_jax.defaults import small_diffusion_config
 def get_config():
     config = small_diffusion_config()
     config.rows = ("B3",)
+    config.minutes = 6
     config.dataset.name = "mnist"
     config.diffusion.timesteps = 10
     config.diffusion.schedule = "exploding"

@@ -12,6 +12,7 @@ from gm_jax.defaults import small_diffusion_config
 def get_config():
     config = small_diffusion_config()
     config.rows = ("D1",)
+    config.minutes = 12
     config.dataset.name = "mnist"
     config.diffusion.update(schedule="flow", prediction="flow", objective="flow")
     config.optim.learning_rate = 1e-3

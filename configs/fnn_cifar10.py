@@ -19,6 +19,7 @@ def get_config(variant=""):
     check_variant(variant, *VARIANTS)
     config = classifier_config()
     config.rows = ("W2",)
+    config.minutes = {"": 4, "modern": 10}[variant]
     config.dataset.name = "cifar10"
     config.classifier.update(CIFAR10)
     config.model.name = "mlp"

@@ -17,6 +17,7 @@ def get_config(variant=""):
     check_variant(variant, *VARIANTS)
     config = classifier_config()
     config.rows = ("W1",)
+    config.minutes = {"": 1, "modern": 5}[variant]
     config.dataset.name = "mnist"
     config.classifier.update(MNIST)
     config.model.name = "mlp"

@@ -15,6 +15,7 @@ from gm_jax.defaults import gan_config, set_epochs
 def get_config():
     config = gan_config()
     config.rows = ("B2",)
+    config.minutes = 10
     config.dataset.name = "mnist"
     config.model.name = "dense"
     config.model.latent_dim = 64

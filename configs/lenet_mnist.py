@@ -10,6 +10,7 @@ from gm_jax.defaults import MNIST, classifier_config, set_epochs
 
 def get_config():
     config = classifier_config()
+    config.minutes = 8
     config.dataset.name = "mnist"
     config.classifier.update(MNIST)
     config.model.name = "lenet"

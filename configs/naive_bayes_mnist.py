@@ -12,6 +12,7 @@ from gm_jax.defaults import baseline_config
 def get_config():
     config = baseline_config("naive_bayes")
     config.rows = ("H0",)
+    config.minutes = 1
     config.dataset.name = "mnist"
     config.model.smoothing = 1.0  # white and black pixels counted in each class before the data are seen
     return config

@@ -17,6 +17,7 @@ def get_config(variant=""):
     check_variant(variant, *VARIANTS)
     config = autoencoder_config()
     config.rows = ("T3",) if variant == "kl" else ("T2",)
+    config.minutes = 2
     config.dataset.name = "mnist"
     config.autoencoder.penalty = "l1"
     config.autoencoder.penalty_weight = 0.1

@@ -15,6 +15,7 @@ from gm_jax.defaults import stylegan_config
 def get_config():
     config = stylegan_config()
     config.rows = ("T9",)
+    config.minutes = 30
     config.dataset.name = "shapes"
     config.model.latent_dim = 64
     config.model.mapping_layers = 4

@@ -15,6 +15,7 @@ from gm_jax.defaults import set_epochs, vae_config
 def get_config():
     config = vae_config()
     config.rows = ("P2",)
+    config.minutes = 30
     config.dataset.name = "cats"
     config.dataset.image_size = 64
     config.dataset.split = config.evaluation.split = "all"  # of a folder without train and test

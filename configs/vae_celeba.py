@@ -14,6 +14,7 @@ from gm_jax.defaults import set_epochs, vae_config
 def get_config():
     config = vae_config()
     config.rows = ("W8",)
+    config.minutes = 3750
     config.dataset.name = "celeb_a"
     config.dataset.image_size = 64
     config.model = {"name": "conv", "latent_dim": 128, "features": (32, 64, 128), "dense": 0}

@@ -11,6 +11,7 @@ from gm_jax.defaults import set_epochs, vae_config
 def get_config():
     config = vae_config()
     config.rows = ("W8",)
+    config.minutes = 60
     config.dataset.name = "faces64"
     config.model = {"name": "conv", "latent_dim": 128, "features": (32, 64, 128), "dense": 0}
     config.vae.likelihood = "gaussian"

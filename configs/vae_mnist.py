@@ -25,6 +25,7 @@ def get_config(variant=""):
     check_variant(variant, *VARIANTS)
     config = vae_config()
     config.rows = ("H1", "B1")
+    config.minutes = {"": 12, "keras": 10, "modern": 30}[variant]
     config.dataset.name = "mnist"
     config.model.name = "conv"
     config.model.features = (32, 64)

@@ -23,6 +23,7 @@ def get_config(variant=""):
     check_variant(variant, *VARIANTS)
     config = gan_config()
     config.rows = ("T6",)
+    config.minutes = {"": 15, "gp": 30}[variant]
     config.dataset.name = "mnist"
     config.model.generator = {"width": 32, "multipliers": (2, 1), "strides": (2, 2), "kernels": (4, 4), "hidden": 256}
     config.model.discriminator = {

@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from gm_jax import backend, cli, evaluate, export, parallel
+from gm_jax import backend, cli, cluster, evaluate, export
 from gm_jax.defaults.table import flatten
 from gm_jax.errors import UserError, nearest
 from gm_jax.run import Run, open_trained, open_training
@@ -144,7 +144,7 @@ def load(workdir: str | Path, checkpoint: str | int = "newest", changes: Mapping
         UserError: no run there, no such checkpoint, or a change that would make it another model.
     """
     backend.configure()
-    folder = Workdir(workdir, parallel.is_writer())
+    folder = Workdir(workdir, cluster.is_writer())
     check_changes(folder.saved_config(), changes or {})
     run = open_trained(folder.run().get("config", ""), dict(changes or {}), folder)
     return LoadedRun(run, run.restore(str(checkpoint)))
@@ -174,7 +174,7 @@ def train_run(config: ConfigDict, workdir: str | Path, changes: Mapping[str, Any
     config, changes = copy.deepcopy(config), dict(changes or {})
     check_changes(config, changes)
     config.update_from_flattened_dict(changes)
-    folder = Workdir(workdir, parallel.is_writer())
+    folder = Workdir(workdir, cluster.is_writer())
     folder.create()
     name = folder.run().get("config") or folder.path.name
     opened = open_training(name, config, folder, changes)

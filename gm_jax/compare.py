@@ -6,63 +6,74 @@ time that a sample takes, and quality over training time.
 
 import argparse
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gm_jax.errors import UserError, run_command
 from gm_jax.figures.caption import Caption
-from gm_jax.workdir import Workdir, read_json, read_metrics
+from gm_jax.report import workdirs
+from gm_jax.report.checked import Unreadable
+from gm_jax.report.entries import QUALITY
+from gm_jax.report.records import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LIKELIHOODS = ("bits_per_dimension", "elbo", "importance_weighted_bound", "log_likelihood")
-QUALITY = ("fid_", "frechet_")  # how the number begins that the plots show
 OTHERS = ("kid_", "kernel_", "inception_score_", "precision_", "recall_", "density_", "coverage_", "memorisation_",
           "judged_accuracy", "similar_pairs")  # fmt: skip
 
 
 def read_run(path: Path) -> dict[str, Any]:
-    """Return what is known of one run.
+    """Return what the comparison says of one run.
 
     Raises:
         UserError: it is none, or was not evaluated.
     """
-    workdir = Workdir(path)
-    config, record, evaluation = workdir.saved_config(), workdir.run(), read_json(path / "evaluation.json")
-    if evaluation is None:
+    try:
+        run, _ = workdirs.read_run(path, path.name)
+    except Unreadable as error:
+        raise UserError(f"{path}: {error}") from error
+    if run.evaluation is None:
         raise UserError(f"{path} has no evaluation.json: run mode evaluate there first")
-    results = {name: r for name, r in evaluation["results"].items() if isinstance(r["value"], int | float)}
+    return describe_run(run)
+
+
+def describe_run(run: Run) -> dict[str, Any]:
+    """Return what the comparison says of a run that was evaluated."""
+    results = {name: r for name, r in run.evaluation.results.items() if isinstance(r["value"], int | float)}
     return {
-        "run": path.name,
-        "config": evaluation["config"],
-        "family": config.task,
-        "data": record["dataset"]["name"],
-        "fingerprint": record["dataset"]["fingerprint"],
-        "stand_in": record["dataset"]["stand_in"],
-        "step": evaluation["step"],
-        "training_seconds": training_time(record, evaluation["step"]),
-        "environment": record["environment"],
-        "parameters": sum(record["parameters"].values()),
+        "run": run.name,
+        "config": run.config,
+        "family": run.task,
+        "data": run.data.name,
+        "fingerprint": run.data.fingerprint,
+        "stand_in": run.data.stand_in,
+        "step": run.evaluation.step,
+        "training_seconds": training_time(run, run.evaluation.step),
+        "environment": run.device,
+        "parameters": run.parameters,
         "results": results,
-        "history": history(workdir, record),
+        "history": history(run),
     }
 
 
-def training_time(record: dict[str, Any], step: int) -> float:
+def training_time(run: Run, step: int) -> float:
     """Return how long it took to train up to a step: the run's whole time, in proportion."""
-    return record["wall_time"] * step / max(record["starts"][-1]["to_step"], 1)
+    return run.seconds * step / max(run.step, 1)
 
 
-def history(workdir: Workdir, record: dict[str, Any]) -> list[dict[str, Any]]:
+def history(run: Run) -> list[dict[str, Any]]:
     """Return every number of quality by training time: those that training logged, and those of all evaluations."""
     found = []
-    for line in read_metrics(workdir.metrics):
+    for line in run.metrics:
         found += [(line["step"], name, value, "validation") for name, value in line.items() if name.startswith(QUALITY)]
-    for line in read_metrics(workdir.evaluations):
-        scores = {name: r["value"] for name, r in line["results"].items() if name.startswith(QUALITY)}
-        found += [(line["step"], name, value, "test") for name, value in scores.items()]
+    for evaluation in run.evaluations:
+        scores = {name: r["value"] for name, r in evaluation.results.items() if name.startswith(QUALITY)}
+        found += [(evaluation.step, name, value, "test") for name, value in scores.items()]
     return [
-        {"step": step, "seconds": training_time(record, step), "name": name, "value": value, "split": split}
+        {"step": step, "seconds": training_time(run, step), "name": name, "value": value, "split": split}
         for step, name, value, split in found
     ]
 
@@ -81,27 +92,26 @@ def cell(result: dict[str, Any] | None) -> str:
     if result is None:
         return ""
     error = result.get("standard_error", result.get("standard_deviation"))
-    text = f"{result['value']:.4g}" + (f" ± {error:.2g}" if error and not math.isnan(error) else "")
+    text = f"{result['value']:.4g}" + (f" ± {error:.2g}" if error else "")
     return text + (" (!)" if "note" in result else "")
+
+
+def cells(runs: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Return the heads of the table's columns, and a row of texts for each run."""
+    names = columns(runs)
+    head = ["run", "family", "data", "step", "training, s", "parameters", *names]
+    body = []
+    for run in runs:
+        about = [run["run"], run["family"], run["data"], str(run["step"]), f"{run['training_seconds']:.0f}"]
+        numbers = [cell(run["results"].get(name)) for name in names]
+        body.append([*about, f"{run['parameters']:,}", *numbers])
+    return head, body
 
 
 def table(runs: Sequence[dict[str, Any]]) -> str:
     """Return the comparison as Markdown."""
-    names = columns(runs)
-    head = ["run", "family", "data", "step", "training, s", "parameters", *names]
-    body = [
-        [
-            run["run"],
-            run["family"],
-            run["data"],
-            str(run["step"]),
-            f"{run['training_seconds']:.0f}",
-            f"{run['parameters']:,}",
-        ]
-        + [cell(run["results"].get(name)) for name in names]
-        for run in runs
-    ]
-    lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *body)]
+    head, body = cells(runs)
+    lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body)]
     return "\n".join([*lines, "", *remarks(runs)]) + "\n"
 
 
@@ -124,9 +134,26 @@ def remarks(runs: Sequence[dict[str, Any]]) -> list[str]:
     said += [f"- (!) {note}." for note in sorted(notes)]
     if len({run["fingerprint"] for run in runs}) > 1:
         said.append("- The runs were trained on different data: their numbers cannot be compared.")
-    machines = {f"{run['environment']['devices']}, {run['environment']['cpu_cores']} cores" for run in runs}
+    machines = {run["environment"] for run in runs}
     said.append(f"- Trained on {'; '.join(sorted(machines))}.")
     return said
+
+
+def draw(figure: "Figure", name: str, runs: Sequence[dict[str, Any]], colours: Sequence[str] | None = None) -> None:
+    """Draw a number of quality over the time that a sample takes (left) and over training time (right)."""
+    left, right = figure.subplots(1, 2)
+    for i, run in enumerate(run for run in runs if name in run["results"]):
+        look = {"label": run["run"], "color": colours[i % len(colours)] if colours else None}
+        if "sampling_time" in run["results"]:
+            left.plot(run["results"]["sampling_time"]["value"], run["results"][name]["value"], "o", **look)
+        points = sorted((p["seconds"], p["value"]) for p in run["history"] if p["name"] == name)
+        if points:
+            right.plot(*zip(*points, strict=True), "o-", **look)
+    left.set(xlabel="seconds to draw an image", ylabel=name, xscale="log", yscale="log")
+    right.set(xlabel="seconds of training", ylabel=name, xscale="log", yscale="log")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    left.legend(fontsize=8)
 
 
 def plot(out: Path, runs: Sequence[dict[str, Any]]) -> list[Path]:
@@ -138,17 +165,7 @@ def plot(out: Path, runs: Sequence[dict[str, Any]]) -> list[Path]:
     written = []
     for name in [n for n in columns(runs) if n.startswith(QUALITY)]:
         figure = matplotlib.figure.Figure(figsize=(13, 5), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        for run in (run for run in runs if name in run["results"]):
-            value = run["results"][name]["value"]
-            left.plot(run["results"]["sampling_time"]["value"], value, "o", label=run["run"])
-            points = sorted((p["seconds"], p["value"]) for p in run["history"] if p["name"] == name)
-            right.plot(*zip(*points, strict=True), "o-", label=run["run"])
-        left.set(xlabel="seconds to draw an image", ylabel=name, xscale="log", yscale="log")
-        right.set(xlabel="seconds of training", ylabel=name, xscale="log", yscale="log")
-        for axes in (left, right):
-            axes.grid(alpha=0.3)
-        left.legend(fontsize=8)
+        draw(figure, name, runs)
         written.append(out / f"{name}.png")
         caption = Caption("comparison", ", ".join(sorted({run["data"] for run in runs})), 0)
         save_figure(written[-1], figure, caption.plus(f"{name} of {len(runs)} runs, lower is better"))

@@ -90,6 +90,7 @@ class Progress:
             "began": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self._began)),
             "from_step": self._start,
             "to_step": step,
+            "images": self._images(step),
             "seconds": round(time.time() - self._began, 2),
             "seconds_to_first_step": round(self._first[1] - self._began, 2) if self._first else None,
             "images_per_second": round(self.images_per_second(step), 1),

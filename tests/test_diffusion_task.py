@@ -317,13 +317,16 @@ def test_samples_and_figures_are_the_reverse_process(tmp_path, monkeypatch):
     np.testing.assert_array_equal(with_chain["chain"][:, -1], with_chain["images"])
     np.testing.assert_array_equal(with_chain["labels"], turns)
 
-    seen = record(monkeypatch, diffusion_figures, "save_strips", "save_curves")
+    seen = record(monkeypatch, diffusion_figures, "save_strips", "save_curves", "save_sprite")
     grids = record(monkeypatch, task_module, "save_grid")
     for figure in task.figures().values():
         figure(state)
     np.testing.assert_array_equal(grids["samples.png"][0], drawn["images"][:4])
     assert grids["samples.png"][1] == 8 and seen["loss.png"][:2] == (state.workdir.metrics, ["loss"])
     same_pictures(seen["reverse_chain.png"][0], expected)
+    film, columns, _, about = seen["reverse_film.png"]
+    same_pictures(film[:, 2:6, 2:6, :1], expected[0])  # the first sample's place on the sheet of 64
+    assert (columns, len(film), about["noise"][-1]) == (1, 6, 0.0) and about["noise"] == sorted(about["noise"])[::-1]
     x0, steps = flat(take(data, 8)), np.round(np.linspace(T, 0, 11)).astype(int)[::-1]
     epsilon = np.asarray(random.normal(random.example_keys(jax.random.key(3), jnp.arange(8)), (PIXELS,)))
     signal, noise = column(task.process.schedule.signal, steps), column(task.process.schedule.noise, steps)

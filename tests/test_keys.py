@@ -40,6 +40,7 @@ SHOWN_BY = {
     "epochs.optim.warmup_steps": EPOCHS,
     "epochs.optim.hold_steps": EPOCHS,
     "epochs.vae.warmup_steps": EPOCHS,
+    "minutes": "test_report::test_the_plan_is_cheapest_first_within_the_budget",
     "steps_per_call": "test_step::test_scanned_steps_equal_single_steps_bit_for_bit",
     "log_every": "test_configs::test_every_config_trains_and_one_of_each_network_does_all_else",
     "evaluate_every": "test_configs::test_every_config_trains_and_one_of_each_network_does_all_else",

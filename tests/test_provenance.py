@@ -151,7 +151,7 @@ def test_all_pictures_of_samples_are_drawn_with_the_seed_of_sampling(run, monkey
     assert before == {path: path.stat().st_mtime_ns for path in run.workdir.path.rglob("*")}
 
 
-FREE = {"steps", "log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints", "rows"}
+FREE = {"steps", "log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints", "rows", "minutes"}
 FREE |= {"dataset.data_dir", "dataset.folder"}  # what the data are is compared by checksum
 
 

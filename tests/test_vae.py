@@ -330,7 +330,7 @@ def test_samples_and_figures_are_images_of_their_latents(tmp_path, monkeypatch):
     same_pictures(rows["reconstructions"].reference, images)
 
     writers = ("save_curves", "save_table", "save_grid", "save_versions", "save_interpolation", "save_latent_map")
-    samples, seen = record(monkeypatch, base, "save_grid"), record(monkeypatch, vae, *writers)
+    samples, seen = record(monkeypatch, base, "save_grid"), record(monkeypatch, vae, *writers, "save_sprite")
     for figure in task.figures().values():
         figure(state)
     assert seen["curves.png"][:2] == seen["curves.md"] == (state.workdir.metrics, ["elbo", "reconstruction", "kl"])
@@ -344,6 +344,9 @@ def test_samples_and_figures_are_images_of_their_latents(tmp_path, monkeypatch):
     assert names == NAMES and list(labels) == list(take(data, 5)["label"])
     assert (samples["samples.png"][1], columns, seen["manifold.png"][1]) == (8, 10, 20)
     same_pictures(seen["manifold.png"][0], pictures(params, gaussian_plane(20)))
+    plane, columns, _, about = seen["latent_plane.png"]
+    same_pictures(plane, pictures(params, gaussian_plane(columns)))
+    np.testing.assert_allclose(about["along"], gaussian_plane(columns)[:columns, 0], atol=6e-4)
     paths, decode, _, ends = seen["interpolation.png"]
     drawn, (mean, images) = np.random.default_rng(0).normal(size=(2, 2, 2)), seen_by(16)
     for place, half, z, shown in zip((0, -1), (slice(8), slice(8, 16)), drawn, ends, strict=True):

@@ -9,6 +9,7 @@ RANGES = {  # intervals, or the values to choose from; the keys of `optim` hold 
     "seed": "[0, inf)",
     "steps": "[1, inf)",
     "batch_size": "[1, inf)",
+    "minutes": "(0, inf)",
     "steps_per_call": "[1, inf)",
     "dataset.validation": "[0, inf)",
     "dataset.image_size": "[1, inf)",
@@ -50,6 +51,7 @@ def base_config(task: str) -> ConfigDict:
     config.steps_per_call = 1  # steps scanned inside one call of the compiled function
     config.epochs = ConfigDict()  # keys that are counted in epochs of the data (`set_epochs`), such as steps: 10
     config.rows = ()  # of the reports (docs/reports.md) that this reproduces
+    config.minutes = placeholder(float)  # that training should take on two CPU cores; None: unknown, it wants a GPU
 
     config.dataset = ConfigDict()
     config.dataset.name = "mnist"

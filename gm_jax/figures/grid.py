@@ -104,15 +104,15 @@ def save_film(path: Path, frames: Sequence, caption: Caption) -> None:
     os.replace(temporary, path)
 
 
-def save_atomically(image, path: Path, caption: Caption) -> None:
+def save_atomically(image, path: Path, caption: Caption, **fields: str) -> None:
     """Save a Pillow image as a PNG, under a temporary name first, so that a viewer never meets half a picture.
 
-    What drew it stands in its text fields.
+    What drew it stands in its text fields, and further `fields`.
     """
     from PIL.PngImagePlugin import PngInfo
 
     about = PngInfo()
-    for name, text in caption.fields().items():
+    for name, text in {**caption.fields(), **fields}.items():
         about.add_itxt(name, text)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     image.save(temporary, pnginfo=about)

@@ -6,7 +6,8 @@ import numpy as np
 
 from gm_jax import images, random
 from gm_jax.figures.curves import save_curves, save_figure
-from gm_jax.figures.grid import save_strips
+from gm_jax.figures.grid import grid, save_strips
+from gm_jax.figures.sprite import save_sprite
 from gm_jax.samplers.diffusion import diffuse
 from gm_jax.samplers.processes import Level
 from gm_jax.tasks.task import Task, Trained
@@ -14,14 +15,15 @@ from gm_jax.tasks.task import Task, Trained
 CHAIN_STATES = 10  # pictures in a strip of the chain
 CHAIN_IMAGES = 8  # strips in its figure
 BOUND_IMAGES, BOUND_STEPS = 64, 40  # of the figure of the bound
+FILM_STATES, FILM_IMAGES, FILM_COLUMNS = 20, 64, 8  # and in its film, in which the report moves to and fro
 
 
 def generate_chain(task: Task, variables, batch, keys) -> dict[str, jax.Array]:
-    """Run the reverse process; return "images" and the "chain" [B, CHAIN_STATES + 1, H, W, C] that leads to them.
+    """Run the reverse process; return "images" and the "chain" [B, FILM_STATES + 1, H, W, C] that leads to them.
 
     States are scaled down by what noise adds to them, so that those of an exploding chain are not all white.
     """
-    result = task.reverse(variables, batch, keys, task.plan, keep=CHAIN_STATES)
+    result = task.reverse(variables, batch, keys, task.plan, keep=FILM_STATES)
     signal, noise = (column[result.kept] for column in task.plan.level[:2])
     shrink = jnp.asarray(1 / np.hypot(signal, noise), jnp.float32).reshape(-1, 1, 1, 1, 1)
     chain = jnp.concatenate([shrink * result.states, result.x[None]])
@@ -29,14 +31,22 @@ def generate_chain(task: Task, variables, batch, keys) -> dict[str, jax.Array]:
 
 
 def draw_reverse_chain(task: Task, trained: Trained) -> None:
-    """Draw a few samples on their way from noise (left) to image (right)."""
+    """Draw a few samples on their way from noise (left) to image (right); write the film of many as a sprite."""
 
     def generate(variables, batch, keys):
         return generate_chain(task, variables, batch, keys)
 
-    strips = task.sample(trained.variables, CHAIN_IMAGES, task.config.sampling.seed, generate)["chain"]
+    chain = task.sample(trained.variables, FILM_IMAGES, task.config.sampling.seed, generate)["chain"]
+    last = chain.shape[1] - 1
+    shown = np.unique(np.round(np.linspace(0, last - 1, CHAIN_STATES)).astype(int))
+    strips = chain[:CHAIN_IMAGES][:, [*shown, last]]
     caption = trained.caption.plus("reverse process, from noise (left) to image (right)")
     save_strips(trained.workdir.figures / "reverse_chain.png", strips, caption)
+    frames = np.stack([grid(images, FILM_COLUMNS) for images in chain.swapaxes(0, 1)])
+    kept = np.round(np.linspace(0, len(task.plan.base) - 1, last)).astype(int)
+    signal, noise = (column[kept] for column in task.plan.level[:2])
+    share = [round(float(s), 3) for s in [*(noise / np.hypot(signal, noise)), 0.0]]  # of what is seen
+    save_sprite(trained.workdir.figures / "reverse_film.png", frames, 1, trained.caption, {"noise": share})
 
 
 def draw_forward_chain(task: Task, trained: Trained) -> None:

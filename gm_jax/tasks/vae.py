@@ -13,6 +13,7 @@ from gm_jax.figures.curves import save_curves, save_table
 from gm_jax.figures.grid import save_grid, save_versions
 from gm_jax.figures.interpolation import lerp, save_interpolation
 from gm_jax.figures.latent_map import gaussian_plane, save_latent_map
+from gm_jax.figures.sprite import save_sprite
 from gm_jax.losses import elbo
 from gm_jax.metrics.latents import active_units
 from gm_jax.metrics.reconstruction import mean_squared_error
@@ -29,6 +30,7 @@ SAMPLES_AT_ONCE = 10  # importance samples that are decoded together, at most
 RECONSTRUCTIONS = 40
 PATHS, PRIOR_PATHS, PATH_STEPS = 8, 2, 10  # interpolations in their figure
 MANIFOLD = 20  # images along each side of the manifold
+PLANE = 48  # and of the finer one, in which the report shows one image at a time
 
 
 class VAE(Task):
@@ -195,7 +197,7 @@ class VAE(Task):
         return {**super().rows(trained, n), "reconstructions": Row(decoded, reference=encoded["seen"])}
 
     def figures(self):
-        manifold = {"manifold": self.draw_manifold} if self.latent_dim == 2 else {}
+        manifold = {"manifold": self.draw_manifold, "latent_plane": self.draw_plane} if self.latent_dim == 2 else {}
         return {
             "curves": self.draw_curves,
             "samples": self.draw_samples,
@@ -252,6 +254,13 @@ class VAE(Task):
         grid = self.decode_all(trained, gaussian_plane(MANIFOLD))
         caption = trained.caption.plus("the latent plane at the Gaussian's quantiles")
         save_grid(trained.workdir.figures / "manifold.png", grid, MANIFOLD, caption)
+
+    def draw_plane(self, trained: Trained) -> None:
+        """Write the images of the same plane on a finer grid, and the latents along it, as a sprite."""
+        latents = gaussian_plane(PLANE)
+        along = [round(float(z), 3) for z in latents[:PLANE, 0]]
+        path = trained.workdir.figures / "latent_plane.png"
+        save_sprite(path, self.decode_all(trained, latents), PLANE, trained.caption, {"along": along})
 
 
 def check_settings(settings: ConfigDict) -> None:

@@ -1,0 +1,113 @@
+"""What is known of a run, as plain data."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """What keeps a folder, or a part of it, out of the pages: its name, the reason, and what to do if it is known."""
+
+    name: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A picture of a run: its file, its size in pixels, its caption, and what a sprite holds (None: it is none)."""
+
+    name: str
+    path: Path
+    width: int
+    height: int
+    caption: str
+    sprite: dict[str, Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The data really used: how many examples train, where they are from, and whether they stand in for others."""
+
+    name: str
+    origin: str
+    stand_in: str | None
+    fingerprint: str
+    examples: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What mode evaluate wrote last: the results by name, each with its "value"."""
+
+    step: int
+    time: str
+    results: dict[str, dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What is known of one run.
+
+    Attributes:
+        path: the workdir.
+        name: its path below the folder of runs.
+        config: the experiment's name, such as "cnn_cifar10_modern".
+        settings: its resolved config, flat.
+        overrides: the keys that the user set.
+        rows: of the reports, as run.json has them.
+        step, seconds, images: what the training has reached, how long it took, how many examples it has seen (None:
+            an older gm_jax did not say).
+        began: when it was last started.
+        metrics: the lines of metrics.jsonl.
+        evaluation, evaluations: the last one (None: there is none), and all.
+        values: of the swept keys, if it is a member of a family.
+        family: the folder of that family; "": none.
+    """
+
+    path: Path
+    name: str
+    config: str
+    settings: dict[str, Any]
+    overrides: dict[str, Any]
+    rows: tuple[str, ...]
+    command: str
+    data: Data
+    environment: dict[str, Any]
+    parameters: int
+    step: int
+    seconds: float
+    images: int | None
+    began: str
+    metrics: list[dict[str, Any]]
+    evaluation: Evaluation | None
+    evaluations: list[Evaluation]
+    figures: dict[str, Figure]
+    values: dict[str, Any]
+    family: str
+
+    @property
+    def task(self) -> str:
+        """The kind of training."""
+        return self.settings["task"]
+
+    @property
+    def seed(self) -> int:
+        """What all of its noise follows from."""
+        return self.settings["seed"]
+
+    @property
+    def steps(self) -> int:
+        """How many steps the run is to have."""
+        return self.settings["steps"]
+
+    @property
+    def epochs(self) -> float | None:
+        """How often the training has seen every example; None: not known."""
+        return None if self.images is None or not self.data.examples else self.images / self.data.examples
+
+    @property
+    def device(self) -> str:
+        """What trained it, in words."""
+        devices, cores = self.environment.get("devices", "unknown"), self.environment.get("cpu_cores")
+        return f"{devices}, {cores} cores" if cores and str(devices).endswith("cpu") else str(devices)
