@@ -1,7 +1,7 @@
 """One training step and one sampling step of every shipped network: gm_jax, Flax's own layers, PyTorch.
 
     python -m benchmarks.compare [--only=ddpm_mnist,cnn_cifar10:modern] [--rounds=5] [--seconds=2] [--patience=60]
-                                 [--batch_size=N] [--json=PATH] [--markdown=PATH]
+                                 [--batch_size=N] [--json=PATH] [--markdown=PATH] [--against=OLD.json]
 
 Runs unchanged on a CPU and on one GPU; see benchmarks/README.md for what is compared and how to read the tables.
 """
@@ -10,6 +10,7 @@ import gc
 import importlib.util
 import json
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from absl import app, flags
 
 from benchmarks import jax_ways, tables
 from benchmarks.jax_ways import RandomExperiment
+from benchmarks.machine import describe_cpu
 from benchmarks.peers_flax import stock
 from benchmarks.timing import Timing, Way, matrix_product, ratios, round_robin, time_calls
 from gm_jax import backend
@@ -63,6 +65,7 @@ flags.DEFINE_integer("rounds", 5, "Measurements of each way; they are taken in t
 flags.DEFINE_float("seconds", 2.0, "What one measurement takes about, if one call takes less.")
 flags.DEFINE_float("patience", 60.0, "What all measurements of one way may take; beyond it, there are fewer.")
 flags.DEFINE_integer("batch_size", None, "Instead of the config's, for a quick look; also the number of samples.")
+flags.DEFINE_string("against", None, "A file that --json wrote: tell what has become slower, and exit with 1 then.")
 flags.DEFINE_string("json", None, "Write all numbers to this file.")
 flags.DEFINE_string("markdown", None, "Write the tables to this file.")
 
@@ -194,10 +197,11 @@ def dispatch_row(experiment: str) -> dict[str, Any]:
 
 def about() -> dict[str, Any]:
     """Return machine, versions and flags."""
+    cpu = describe_cpu()
     load = os.getloadavg()[0]
     if load > 0.5:
         print(f"WARNING: the machine is busy (load {load:.1f}): PyTorch's threads suffer more than JAX's", flush=True)
-    known = {**environment(), "load": load, "rounds": FLAGS.rounds, "seconds": FLAGS.seconds}
+    known = {**environment(), "cpu": cpu, "load": load, "rounds": FLAGS.rounds, "seconds": FLAGS.seconds}
     if importlib.util.find_spec("torch") is not None:
         import torch
 
@@ -234,6 +238,7 @@ def write(results: dict[str, Any]) -> None:
 def main(arguments: list[str]) -> None:
     if len(arguments) > 1:
         raise app.UsageError(f"stray argument {arguments[1]!r}")
+    before = json.loads(Path(FLAGS.against).read_text()) if FLAGS.against else None
     backend.set_xla_flags()
     # JAX would take three quarters of a GPU's memory at once, and PyTorch needs some.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -245,6 +250,17 @@ def main(arguments: list[str]) -> None:
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
         results = compare(FLAGS.only or list(EXPERIMENTS))
     print(f"\n{tables.markdown(results)}")
+    if before is not None:
+        sys.exit(judge(before, results))
+
+
+def judge(before: dict[str, Any], results: dict[str, Any]) -> int:
+    """Print which rows have become slower than they were; return 1 if any, else 0."""
+    if before["about"].get("cpu") != results["about"]["cpu"]:
+        print(f"WARNING: {FLAGS.against} is of another CPU: {before['about'].get('cpu')}")
+    slower = tables.regressions(before, results)
+    print("\n".join(slower) if slower else f"nothing is slower than in {FLAGS.against}, beyond its spread")
+    return 1 if slower else 0
 
 
 if __name__ == "__main__":

@@ -4,6 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.timing import QUIET
+
+SLOWER = 1.05  # times as long is a regression
 WAYS = ("Flax", "Flax, scanned", "PyTorch", "PyTorch, compiled")
 
 
@@ -23,8 +26,11 @@ def share(row: dict[str, Any]) -> str:
 def own_cell(row: dict[str, Any]) -> str:
     """Return gm_jax's median time with its smallest and largest value."""
     way = row["ways"]["gm_jax"]
+    others = max(way.get("others") or [0.0])
+    disturbed = f"; disturbed: others used {others:.0%} of the machine" if others > QUIET else ""
     return (
-        f"{duration(way['seconds'])} ({duration(way['low'])} to {duration(way['high'])}; k = {way['steps_per_call']})"
+        f"{duration(way['seconds'])} ({duration(way['low'])} to {duration(way['high'])}; k = {way['steps_per_call']}"
+        f"{disturbed})"
     )
 
 
@@ -102,11 +108,36 @@ def rates(values: list[float]) -> str:
 def describe(about: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     """Return one sentence on the machine."""
     rate = np.median([row["product_rate"] for row in rows])
+    cpu = about["cpu"]
+    named = f"{cpu['model']}, {cpu['caches']}" if cpu else about["machine"]
     return (
-        f"{about['devices']}, {about['cpu_cores']} CPU cores; JAX {about['jax']}, Flax {about['flax']}, "
+        f"{about['devices']}, {about['cpu_cores']} CPU cores of {named}; JAX {about['jax']}, Flax {about['flax']}, "
         f"PyTorch {about.get('torch', '(not installed)')}; {about['rounds']} rounds; a float32 matrix product runs at "
         f"{rate / 1e9:,.0f} GFLOP/s."
     )
+
+
+def regressions(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return a line for each row of `now` that has become slower than all rounds of `before`, and by SLOWER at least.
+
+    Times are counted in large matrix products of the same rounds, so that a faster or a slower hour counts for nothing.
+    """
+    known = {(row["experiment"], row["what"]): row for row in before["rows"]}
+    found = []
+    for row in now["rows"]:
+        old = known.get((row["experiment"], row["what"]))
+        if old is None:
+            continue
+        (low, middle), high = (cost(row, name) for name in ("low", "seconds")), cost(old, "high")
+        if low > high and middle > SLOWER * cost(old, "seconds"):
+            times = middle / cost(old, "seconds")
+            found.append(f"{row['experiment']} {row['what']}: {times:.2f} times as long as before, beyond its spread")
+    return found
+
+
+def cost(row: dict[str, Any], name: str) -> float:
+    """Return a time of gm_jax's as floating-point operations that a matrix product would do in it."""
+    return row["ways"]["gm_jax"][name] * row["product_rate"]
 
 
 def missing(rows: list[dict[str, Any]]) -> list[str]:

@@ -10,6 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.machine import usage
+
+QUIET = 0.05  # of the machine may others use during a measurement; beyond it, it is taken again ...
+AGAIN = 3  # ... so many times at most
 PAUSE = 0.1  # seconds before each measurement: the threads of the library before go to sleep
 
 
@@ -35,13 +39,14 @@ class Timing:
     steps_per_call: int = 1
     note: str = ""
     estimate: float | None = None
+    others: list[float] = dataclasses.field(default_factory=list)  # share of the machine that others used, by round
 
     def summary(self) -> dict[str, Any]:
         """Return the values with their median and range, or the reason for their absence, for JSON."""
         known = {"steps_per_call": self.steps_per_call, "note": self.note}
         if not self.rounds:
             return {**known, "seconds": None, "estimate": self.estimate}
-        return {**known, **spread("seconds", self.rounds), "rounds": self.rounds}
+        return {**known, **spread("seconds", self.rounds), "rounds": self.rounds, "others": self.others}
 
 
 def spread(name: str, values: Sequence[float]) -> dict[str, float]:
@@ -69,7 +74,8 @@ def round_robin(ways: Sequence[Way], rounds: int, seconds: float, patience: floa
     """Measure all ways in turn, `rounds` times; return their timings by name.
 
     A measurement takes about `seconds`, or one cycle where that takes longer. A way that would need more than
-    `patience` seconds for all its rounds gets fewer, at least one.
+    `patience` seconds for all its rounds gets fewer, at least one. A measurement that others disturbed is taken again;
+    of AGAIN attempts the least disturbed counts.
     """
     plan = {}
     for way in ways:
@@ -84,8 +90,22 @@ def round_robin(ways: Sequence[Way], rounds: int, seconds: float, patience: floa
         for way in [*ways[first:], *ways[:first]]:
             calls, turns = plan[way.name]
             if number < turns:
-                timings[way.name].rounds.append(time_calls(way, calls) / way.steps)
+                others, elapsed = undisturbed(way, calls)
+                timings[way.name].rounds.append(elapsed / way.steps)
+                timings[way.name].others.append(others)
     return timings
+
+
+def undisturbed(way: Way, calls: int) -> tuple[float, float]:
+    """Return what others used of the machine, and the seconds of one call, of the least disturbed measurement."""
+    attempts = []
+    for _ in range(AGAIN):
+        before = usage()
+        elapsed = time_calls(way, calls)
+        attempts.append((usage().others_since(before), elapsed))
+        if attempts[-1][0] <= QUIET:
+            break
+    return min(attempts)
 
 
 def matrix_product() -> tuple[Way, float]:

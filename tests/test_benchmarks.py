@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -11,7 +12,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from benchmarks import compare, jax_ways, tables, timing
+from benchmarks import compare, jax_ways, machine, tables, timing
 from benchmarks.flops import product_flops
 from benchmarks.peers_flax import LAYERS, stock
 from gm_jax.layers.conv import Conv, ConvTranspose
@@ -316,9 +317,62 @@ def test_ways_are_measured_in_turn_and_slow_ones_less_often(monkeypatch):
     assert timing.ratios(timings["slow"], timings["a"]) == {"median": 250.0, "low": 250.0, "high": 250.0}
 
 
+def test_what_others_disturb_is_measured_again(monkeypatch):
+    """The least disturbed attempt counts, of three; one that is quiet ends them."""
+    shares, times = iter([0.3, 0.2, 0.6, 0.04]), iter([7.0, 5.0, 6.0, 4.0])
+    monkeypatch.setattr(timing, "usage", lambda: SimpleNamespace(others_since=lambda before: next(shares)))
+    monkeypatch.setattr(timing, "time_calls", lambda way, calls: next(times))
+    assert timing.undisturbed(None, 1) == (0.2, 5.0)
+    assert timing.undisturbed(None, 1) == (0.04, 4.0)
+
+
+def test_what_others_use_is_all_that_is_busy_but_our_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(machine.os, "sysconf", lambda name: 100)
+    used = []
+    for user, stolen, elapsed, own in ((1000, 0, 10.0, 1.0), (1500, 100, 14.0, 3.0)):
+        (tmp_path / "stat").write_text(f"cpu  {user} 0 0 5000 70 0 0 {stolen} 0 0\ncpu0 1\n")
+        monkeypatch.setattr(machine.time, "perf_counter", lambda elapsed=elapsed: elapsed)
+        monkeypatch.setattr(machine.time, "process_time", lambda own=own: own)
+        used.append(machine.usage(tmp_path / "stat"))
+    assert used[1].others_since(used[0]) == pytest.approx((6.0 - 2.0) / (4.0 * 2))
+    assert machine.usage(tmp_path / "none").others_since(used[0]) == 0.0
+
+
+def test_the_cpu_is_named_with_its_caches(tmp_path):
+    (tmp_path / "cpuinfo").write_text("model name\t: CPU\ncpu family\t: 26\nmodel\t\t: 2\n\nmodel name\t: other\n")
+    caches = [("1", "48K", "Data"), ("1", "32K", "Instruction"), ("2", "1024K", "Unified")]
+    for i, (level, size, kind) in enumerate(caches):
+        (tmp_path / f"index{i}").mkdir()
+        for name, value in (("level", level), ("size", size), ("type", kind)):
+            (tmp_path / f"index{i}" / name).write_text(value + "\n")
+    found = machine.describe_cpu(tmp_path, tmp_path / "cpuinfo")
+    assert found == {"model": "CPU (family 26, model 2)", "caches": "L1 48 KiB, L2 1024 KiB"}
+
+
+def test_rows_that_have_become_slower_are_told(capsys, tmp_path):
+    """In matrix products of the same rounds: a machine that is half as fast is no regression."""
+
+    def results(rate, **seconds):
+        ways = {name: {"gm_jax": {"low": 0.9 * s, "seconds": s, "high": 1.1 * s}} for name, s in seconds.items()}
+        rows = [{"experiment": n, "what": "training", "product_rate": rate, "ways": w} for n, w in ways.items()]
+        return {"about": {"cpu": {"model": "CPU"}}, "rows": rows}
+
+    before = results(100.0, a=1.0, b=1.0, gone=1.0)
+    assert tables.regressions(before, results(50.0, a=2.0, b=2.4, new=9.0)) == []
+    slower = tables.regressions(before, results(50.0, a=2.0, b=2.5))
+    assert slower == ["b training: 1.25 times as long as before, beyond its spread"]
+    with flagsaver.flagsaver(against="old.json"):
+        assert compare.judge(before, results(50.0, b=2.5)) == 1 and slower[0] in capsys.readouterr().out
+        assert compare.judge(before, results(50.0, b=2.0)) == 0
+        assert compare.judge(before | {"about": {}}, results(50.0, b=2.0)) == 0
+    assert "of another CPU" in capsys.readouterr().out
+
+
 def test_the_comparison_runs_and_fills_its_tables(monkeypatch, capsys):
     monkeypatch.setattr(compare, "STEPS_PER_CALL", (1, 4))
     monkeypatch.setattr(timing, "PAUSE", 0.0)
+    monkeypatch.setattr(timing, "QUIET", 1.0)
     with flagsaver.flagsaver(rounds=2, seconds=0.0, patience=1.0, batch_size=32):
         results = json.loads(json.dumps(compare.compare(["fnn_mnist"])))
     training, prediction = results["rows"]

@@ -15,6 +15,7 @@ from gm_jax.figures import latent_file
 from gm_jax.figures.arithmetic import check_terms, parse, solve
 from gm_jax.judge import Judge
 from gm_jax.layers.resample import double, halve
+from gm_jax.models.stylegan import Mapping
 from gm_jax.stages import Context
 from gm_jax.state import Variables
 from gm_jax.step import AXIS
@@ -103,6 +104,11 @@ def test_a_growth_that_cannot_be_is_refused(first, message):
     config = shrunk("stylegan_shapes", growth__first=first)
     with pytest.raises(UserError, match=message):
         spans(config, 1)
+
+
+def test_the_mapping_has_the_layers_and_the_rate_of_the_config():
+    config = shrunk("stylegan_shapes", model__mapping_layers=3, model__mapping_rate=0.2)
+    assert make_task(config, DataSpec((SIDE, SIDE, 1))).mapping == Mapping(3, 0.2)
 
 
 def test_batches_have_whole_groups_on_every_device():

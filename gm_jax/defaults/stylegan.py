@@ -9,6 +9,7 @@ MODES = ("project",)
 RANGES = {
     "model.latent_dim": "[1, inf)",
     "model.mapping_layers": "[0, inf)",
+    "model.mapping_rate": "(0, 1]",
     "gan.r1": "[0, inf)",
     "gan.r1_every": "[1, inf)",
     "gan.mixing": "[0, 1]",
@@ -30,6 +31,7 @@ def stylegan_config() -> ConfigDict:
     config = base_config("stylegan")
     config.model.latent_dim = 512  # of z and of w
     config.model.mapping_layers = 8
+    config.model.mapping_rate = 0.01  # its learning rate, in that of all else
     config.model.channels = (512, 512, 512, 512, 256, 128, 64, 32, 16)  # on grids of 4, 8, ... pixels
     config.gan = ConfigDict()
     config.gan.r1 = 10.0  # weight gamma of gamma / 2 ||slope||^2 at real images of each resolution

@@ -48,7 +48,7 @@ class StyleGAN(StyleGANFigures):
         super().__init__(config, spec)
         self.settings, self.game = config.gan, make_adversarial("non_saturating")
         self.blocks = blocks_of(spec.image_shape, config.model.channels)
-        self.mapping = Mapping(config.model.mapping_layers)
+        self.mapping = Mapping(config.model.mapping_layers, config.model.mapping_rate)
         self.synthesis = Synthesis(config.model.channels, spec.image_shape[2])
         self.discriminator = Discriminator(config.model.channels)
         self.alarm = CollapseAlarm(config.gan.collapse_alarm)
