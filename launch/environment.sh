@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: makes .venv beside the code and installs the requirements, once and again when they change.
 # With an NVIDIA GPU that answers (nvidia-smi) it takes requirements.txt as it is (CUDA); else the same set with plain jax.
 set -euo pipefail
