@@ -87,7 +87,7 @@ def spoil(root):
 
 REASONS = {
     "again": "the same experiment, settings and seed as fnn_mnist_1",
-    "stopped": "stopped at step 20 of 40",
+    "stopped": "at step 20 of 40: start it again",
     "not evaluated": "not evaluated: run --mode=evaluate",
     "wider": "differently configured: model.latent_dim=64",
     "stand-in": "trained on other data than asked for: MNIST was not found",
