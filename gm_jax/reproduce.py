@@ -36,8 +36,9 @@ def absent(experiment: Experiment) -> str:
 
 def describe(plan: Plan) -> str:
     """Return a plan for people to read."""
-    scale = "no run here says how fast this machine is" if plan.scale is None else f"times {plan.scale:.2f}, as here"
-    lines = [f"{len(plan.jobs)} to run, {minutes(plan.minutes)} of training (expected for two CPU cores; {scale}):"]
+    known = "of two CPU cores: no run here says how fast this machine is"
+    scale = known if plan.scale is None else f"{plan.scale:.2f} times those that the configs expect, as runs took here"
+    lines = [f"{len(plan.jobs)} to run, {minutes(plan.minutes)} of training ({scale}):"]
     lines += [f"  {job.name:32s} {minutes(job.minutes):>10s}   {', '.join(job.rows)}" for job in plan.jobs]
     if plan.left_out:
         lines += ["left out:", *(f"  {row:4s} {reason}" for row, reason in plan.left_out)]

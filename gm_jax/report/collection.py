@@ -47,7 +47,7 @@ class Collection:
     def corners(self) -> dict[str, list[Corner]]:
         """Return the sprites to move in, by the name of their figure."""
         found: dict[str, list[Corner]] = {name: [] for name in CORNERS}
-        for entry in self.entries:
+        for entry in (entry for entry in self.entries if not entry.family):
             for name, needed in CORNERS.items():
                 figure = entry.first.figures.get(name)
                 if figure is not None and needed in (figure.sprite or {}):

@@ -41,15 +41,18 @@ class Entry:
     @property
     def lacks(self) -> list[str]:
         """What keeps it from being the experiment as it is shipped, trained to its end and evaluated there."""
-        run = self.first
-        changed = ", ".join(f"{key}={value}" for key, value in self.changes.items())
-        return [
-            *(["no experiment of configs/: nothing to compare its settings with"] if self.experiment is None else []),
-            *([f"differently configured: {changed}"] if changed else []),
-            *([f"trained on other data than asked for: {run.data.stand_in}"] if run.data.stand_in else []),
-            *([f"stopped at step {run.step:,} of {run.steps:,}: start it again"] if run.step < run.steps else []),
-            *(["not evaluated: run --mode=evaluate"] if run.evaluation is None else []),
-        ]
+        run, found = self.first, []
+        if self.experiment is None:
+            found.append("no experiment of configs/: nothing to compare its settings with")
+        if self.changes:
+            found.append(f"differently configured: {', '.join(f'{key}={v}' for key, v in self.changes.items())}")
+        if run.data.stand_in:
+            found.append(f"trained on other data than asked for: {run.data.stand_in}")
+        if run.step < run.steps:
+            found.append(f"at step {run.step:,} of {run.steps:,}: start it again, unless it is running")
+        if run.evaluation is None:
+            found.append("not evaluated: run --mode=evaluate")
+        return found
 
     @property
     def is_whole(self) -> bool:

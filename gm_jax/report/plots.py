@@ -130,9 +130,20 @@ def _svg(title: str, size: tuple[float, float], draw) -> str:
     with matplotlib.rc_context(STYLE):
         figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
         draw(figure)
+        _plain_logarithms(figure)
         buffer = io.StringIO()
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
     return _inline(buffer.getvalue(), title, size[0])
+
+
+def _plain_logarithms(figure) -> None:
+    """Print the ticks of logarithmic axes as plain numbers: by default they are formulas, which are not parsed here."""
+    from matplotlib.ticker import LogFormatter, LogFormatterMathtext
+
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
+            axis.set_major_formatter(LogFormatter())
+            axis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
 
 
 def _inline(document: str, title: str, width: float) -> str:

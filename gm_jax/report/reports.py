@@ -62,7 +62,7 @@ class Row:
         figures: to be shown first, by name.
         sweep: the runs that it takes; None: single ones.
         table: losses by epoch that the report prints.
-        comparison: whether it is the comparison of all families.
+        comparison: the tasks whose samples it compares; []: it is no comparison.
     """
 
     id: str
@@ -72,7 +72,7 @@ class Row:
     figures: list[str] = dataclasses.field(default_factory=list)
     sweep: Sweep | None = None
     table: LossTable | None = None
-    comparison: bool = False
+    comparison: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)

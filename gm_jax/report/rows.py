@@ -28,8 +28,15 @@ class RowResult:
     @property
     def state(self) -> str:
         """ "done", "partly" or "not run"."""
+        if self.row.comparison:
+            return "done" if not self.uncompared else "partly" if self.entries else "not run"
         whole = [*(e.is_whole for e in self.entries), *(not f.lacks(self.row.sweep) for f in self.families)]
         return "done" if any(whole) else "partly" if whole else "not run"
+
+    @property
+    def uncompared(self) -> list[str]:
+        """The tasks of a comparison of which no run is whole."""
+        return [task for task in self.row.comparison if all(e.first.task != task or e.lacks for e in self.entries)]
 
 
 def put_to_rows(
@@ -71,7 +78,7 @@ def describe_faults(entries: Iterable[Entry]) -> list[Fault]:
         for run in entry.runs:
             reasons = [] if entry.family else list(entry.lacks)
             if entry.family and run.step < run.steps:
-                reasons.append(f"stopped at step {run.step:,} of {run.steps:,}: start the sweep again")
+                reasons.append(f"at step {run.step:,} of {run.steps:,}: start the sweep again, unless it is running")
             if run.evaluation and run.evaluation.step != run.step:
                 reasons.append(f"its evaluation is of step {run.evaluation.step:,}, not of {run.step:,}")
             faults += [Fault(run.name, reason) for reason in reasons]

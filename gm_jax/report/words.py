@@ -70,7 +70,7 @@ def _count(result: dict[str, Any]) -> int | None:
 
 
 def _about(result: dict[str, Any]) -> str:
-    keys = ("split", "judge", "weights", "convention", "unit")
+    keys = ("split", "judge", "extractor", "convention", "unit")
     return ", ".join(str(result[key]) for key in keys if isinstance(result.get(key), str))
 
 
