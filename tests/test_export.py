@@ -4,6 +4,7 @@ Here are made-up weights, and of every task the programs that compile fast; EXPO
 `test_python` runs the sampler of a diffusion model, in a process without gm_jax.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from gm_jax.errors import UserError
-from gm_jax.export import export, write_export
+from gm_jax.export import by_name, export, lower, write_export
 from gm_jax.exported import load_export
 from gm_jax.model_card import numbers
 from gm_jax.provenance import describe_data, describe_start
@@ -86,19 +87,28 @@ def test_programs_do_what_the_tasks_functions_do(name, tmp_path, monkeypatch):
         pytest.skip("only with EXPORT_ALL=1")
     monkeypatch.setattr(run.task, "programs", lambda: chosen)
     write_export(run, trained, tmp_path)
-    about = json.loads((tmp_path / "export.json").read_text())["programs"]
+    about = json.loads((tmp_path / "export.json").read_text())
     if name in READ and chosen.keys() == set(fast):
         assert {"/".join(path.split("/")[:2]) for path in load_file(tmp_path / "weights.safetensors")} == READ[name]
+    assert "label" not in about["sampling"]  # the caller says it
     for key, program in load_export(tmp_path).items():
         given, position = inputs_of(programs[key]), np.arange(5, 5 + N, dtype=np.int32)
         expected = run.task.apply(programs[key].function, trained.variables, {**given, "position": position}, seed=3)
         keys = {"number": position, "seed": 3} if key in ("sample", "synthesis") else {}  # others draw nothing
-        assert about[key]["inputs"].keys() == {*given, *keys}
+        assert about["programs"][key]["inputs"].keys() == {*given, *keys}
         made = program(**given, **keys)
         for output, value in expected.items():
             same(made[output], value)
-            described = about[key]["outputs"][output]
+            described = about["programs"][key]["outputs"][output]
             assert described["shape"] == ["batch", *value.shape[1:]] and described["dtype"] == str(value.dtype)
+
+
+def test_a_program_has_xlas_own_convolutions(tmp_path):
+    run, trained = pretend(tmp_path / "run", "cgan_mnist")
+    weights, rebuild = by_name(trained.variables)
+    exported = lower(run.task.programs()["generator"], rebuild, weights, 2, ["tpu"])
+    kernels = [x for x in jax.tree.leaves(trained.variables.params["generator"]) if np.ndim(x) == 4]
+    assert exported.mlir_module().count("stablehlo.convolution(") == len(kernels) > 1
 
 
 @pytest.fixture(scope="module")
@@ -126,9 +136,15 @@ def test_the_model_card_tells_data_numbers_calls_and_command(exported):
 
 def test_a_bad_export_is_told_in_a_line(exported, tmp_path):
     about = json.loads((exported[2] / "export.json").read_text())
-    future = {**about, "jax": "99.0"}
-    future["programs"]["encoder"]["digest"] = hashlib.blake2b(b"of tomorrow").hexdigest()[:32]
+    program = jax.export.deserialize(bytearray((exported[2] / "encoder.jaxexport").read_bytes()))
+    assert program.platforms == tuple(about["platforms"]) == ("cpu", "cuda", "tpu")
+    operations = dataclasses.replace(program, mlir_module_serialized=b"operations of tomorrow").serialize()
     unreadable = f"was exported by JAX 99.0 and JAX {jax.__version__} cannot read it"
+
+    def future(program):
+        about["programs"]["encoder"]["digest"] = hashlib.blake2b(program).hexdigest()[:32]
+        return {"encoder.jaxexport": program, "export.json": json.dumps({**about, "jax": "99.0"}).encode()}
+
     for i, (files, message) in enumerate(
         [
             ({"export.json": None}, "is no export"),
@@ -136,7 +152,8 @@ def test_a_bad_export_is_told_in_a_line(exported, tmp_path):
             ({"export.json": b'{"format": 99}'}, "is an export of format 99, not 1"),
             ({"encoder.jaxexport": b"half"}, "encoder.jaxexport is damaged or gone"),
             ({"weights.safetensors": None}, "weights.safetensors is damaged or gone"),
-            ({"encoder.jaxexport": b"of tomorrow", "export.json": json.dumps(future).encode()}, unreadable),
+            (future(b"a format of tomorrow"), unreadable),
+            (future(operations), unreadable),
         ]
     ):
         folder = shutil.copytree(exported[2], tmp_path / str(i))
