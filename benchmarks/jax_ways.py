@@ -184,7 +184,7 @@ def bare_sampling(experiment: RandomExperiment, name: str) -> tuple[Way, float]:
         def denoise(x, level):
             levels = Level(*(jnp.broadcast_to(column, n) for column in level))
             output = task.network.apply({"params": params}, to_input(task.prediction, levels, x), levels.time)
-            return to_x0(task.prediction, levels, x, output)
+            return samplers.Answer(to_x0(task.prediction, levels, x, output))
 
         return samplers.step(denoise, todo, number, keys, state)
 

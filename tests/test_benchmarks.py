@@ -1,5 +1,6 @@
 """The peers of the benchmark are the same networks: equal outputs from equal parameters; and the comparison runs."""
 
+import functools
 import importlib.util
 import json
 from types import SimpleNamespace
@@ -15,10 +16,12 @@ from absl.testing import flagsaver
 from benchmarks import compare, jax_ways, machine, tables, timing
 from benchmarks.flops import product_flops
 from benchmarks.peers_flax import LAYERS, stock
+from gm_jax import random
 from gm_jax.layers.conv import Conv, ConvTranspose
 from gm_jax.layers.norm import GroupNorm
 from gm_jax.losses import elbo, penalties
 from gm_jax.optim import learning_rate
+from gm_jax.samplers import diffusion as samplers
 from gm_jax.tasks import DataSpec, make_task
 from tests.network_cases import filled
 from tests.tiny import EXPERIMENTS, load, shrunk
@@ -414,6 +417,17 @@ def test_a_lazy_phase_counts_by_how_often_it_runs():
 
     without, always, lazy = (work(gan__r1=r1, gan__r1_every=every) for r1, every in ((0.0, 1), (1.0, 1), (1.0, 16)))
     assert without < lazy and (always - without) / 16 == lazy - without
+
+
+def test_the_sampler_without_a_scan_draws_the_same():
+    tiny = {"model__width": 8, "model__dense": 8, "sampling__steps": 3}
+    run = jax_ways.open_experiment("ddpm_mnist", 2, **tiny)
+    task, params, keys = run.task, run.random_state().params, random.example_keys(jax.random.key(0), jnp.arange(2))
+    x = samplers.prior(task.plan, keys, run.spec.image_shape)
+    whole = jax.jit(lambda x: samplers.sample(functools.partial(task.denoise, params, None), task.plan, keys, x).x)(x)
+    way, flops = jax_ways.bare_sampling(run, "Flax")
+    np.testing.assert_allclose(way.call(), whole, atol=1e-4)
+    assert way.steps == 3 and flops > 0
 
 
 def test_a_gan_and_a_vae_are_compared(monkeypatch):
