@@ -261,12 +261,12 @@ def all_fail(message: str) -> bool:
     return True
 
 
-def leave(status: int, message: str) -> NoReturn:
+def leave(status: int, message: str, orderly: bool = True) -> NoReturn:
     """End this process after a failure, with one line; the others of a job, which wait for it, end too.
 
-    Of a mistake that all have made, process 0 alone speaks.
+    Of a mistake that all have made, process 0 alone speaks. Where it cannot be `orderly`, nothing more is written.
     """
-    together = _member.count == 1 or (status == 2 and all_fail(message))
+    together = orderly and (_member.count == 1 or (status == 2 and all_fail(message)))
     if is_writer() or not together:
         whose = "" if is_writer() else f" (process {_member.index})"
         print(f"gm_jax{whose}: {message}", file=sys.stderr, flush=True)

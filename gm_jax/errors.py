@@ -1,6 +1,8 @@
 """The one exception that stands for a mistake the user can mend."""
 
 import difflib
+import errno
+import os
 import sys
 from collections.abc import Callable, Iterable
 
@@ -10,6 +12,15 @@ class UserError(Exception):
 
     `gm_jax.main` prints the message without a traceback and exits with status 2.
     """
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """True if an error, or one that it follows from, is of a disk without room, or of a quota that is used up."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def run_command(main: Callable[[list[str]], int]) -> None:

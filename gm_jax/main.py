@@ -9,7 +9,7 @@ BEGAN = time.time()
 from absl import app, logging  # noqa: E402
 
 from gm_jax import cli  # noqa: E402
-from gm_jax.errors import UserError  # noqa: E402
+from gm_jax.errors import UserError, is_full_disk  # noqa: E402
 
 
 def main(_) -> int:
@@ -55,6 +55,9 @@ def run_main(function=main) -> None:
             traceback.print_exc()
         cluster.leave(2, str(error))
     except Exception as error:
+        if is_full_disk(error):
+            todo = "make some, and start the same command again, to go on from the last checkpoint, which is intact"
+            cluster.leave(2, f"there is no room left where the run is written: {todo}", orderly=False)
         if cluster.count() == 1:
             raise
         if cluster.lost_another(error):

@@ -11,6 +11,8 @@ from tqdm import tqdm
 from gm_jax.window import mean
 from gm_jax.workdir import Workdir
 
+STARTS = 100  # of which run.json tells, the last ones
+
 
 def print_parameters(workdir: Workdir, params: dict[str, Any]) -> None:
     """Print each network's table of parameters, and record their number in run.json."""
@@ -35,8 +37,10 @@ class Progress:
         self._workdir, self._images, self._start, self._began = workdir, images, start, began
         self._writer = SummaryWriter(str(workdir.path), purge_step=start + 1, write_to_disk=workdir.writes)
         self._bar = tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, disable=not workdir.writes)
-        self._earlier = workdir.run().get("starts", [])
-        self._first: tuple[int, float] | None = None  # step and time when the first call was done
+        record = workdir.run()
+        self._earlier, self._before = record.get("starts", [])[1 - STARTS :], record.get("wall_time", 0.0)
+        self._zero = time.monotonic() - max(time.time() - began, 0.0)  # the machine's clock may be set back later on
+        self._first: tuple[int, float] | None = None  # step and seconds of work when the first call was done
         self._watched = ""  # scores of held-out images
         self._paused = 0.0  # seconds of evaluation, drawing and saving since then
 
@@ -51,7 +55,7 @@ class Progress:
         """Wait for the metrics of the call that ended with `step`, and move the bar there."""
         jax.block_until_ready(metrics)
         if self._first is None:
-            self._first = (step, time.time())
+            self._first = (step, self._seconds())
         if not self._bar.disable and time.time() - self._bar.last_print_t > self._bar.mininterval:
             # To the host first: a mean on the device would queue up behind the steps in flight.
             values = {name: mean(value) for name, value in jax.device_get(metrics).items() if "/" not in name}
@@ -69,7 +73,11 @@ class Progress:
         if self._first is None or step <= self._first[0]:
             return 0.0
         images = self._images(step) - self._images(self._first[0])
-        return images / (time.time() - self._first[1] - self._paused)
+        return images / (self._seconds() - self._first[1] - self._paused)
+
+    def _seconds(self) -> float:
+        """Return for how long this process has worked."""
+        return time.monotonic() - self._zero
 
     def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
         """Write metrics and the speed to TensorBoard."""
@@ -80,9 +88,9 @@ class Progress:
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Leave what happens inside out of the speed."""
-        began = time.time()
+        began = self._seconds()
         yield
-        self._paused += time.time() - began
+        self._paused += self._seconds() - began
 
     def record(self, step: int) -> None:
         """Write what this start has done and how long it took to run.json; times add up over restarts."""
@@ -91,9 +99,8 @@ class Progress:
             "from_step": self._start,
             "to_step": step,
             "images": self._images(step),
-            "seconds": round(time.time() - self._began, 2),
-            "seconds_to_first_step": round(self._first[1] - self._began, 2) if self._first else None,
+            "seconds": round(self._seconds(), 2),
+            "seconds_to_first_step": round(self._first[1], 2) if self._first else None,
             "images_per_second": round(self.images_per_second(step), 1),
         }
-        starts = [*self._earlier, now]
-        self._workdir.update_run(starts=starts, wall_time=round(sum(s["seconds"] for s in starts), 2))
+        self._workdir.update_run(starts=[*self._earlier, now], wall_time=round(self._before + now["seconds"], 2))

@@ -80,6 +80,7 @@ def describe_data(run: Run) -> dict[str, Any]:
         "location": dataset.location,
         "stand_in": dataset.stand_in,
         "sizes": dataset.sizes,
+        "skipped": list(dataset.skipped),
         "image_shape": list(dataset.image_shape),
         "label_names": list(dataset.label_names),
         "attribute_names": {name: list(values) for name, values in dataset.attribute_names.items()},

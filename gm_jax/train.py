@@ -110,6 +110,7 @@ def loop(
         window.check_finite(step)
         file.sync()
         if run.workdir.writes:
+            run.workdir.check_owner()
             run.checkpoints.save(step, state, {"window": window.values()}, score)
 
     stage, vote = None, None

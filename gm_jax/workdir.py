@@ -5,6 +5,8 @@ import fcntl
 import functools
 import json
 import os
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -128,11 +130,24 @@ class Workdir:
     def _lock(self, held: contextlib.ExitStack) -> None:
         if not self.writes:
             return
-        lock = held.enter_context((self.path / ".lock").open("w"))
+        lock = held.enter_context((self.path / ".lock").open("a"))
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(f"another process is training in {self.path}: wait for it, or stop it first") from error
+        except OSError as error:
+            logging.warning(
+                "%s: no locks on this storage (%s): see to it that nobody else trains there", self.path, error.strerror
+            )
+        lock.truncate(0)
+        self._owner = f"{socket.gethostname()} {os.getpid()} {time.time_ns()}"
+        lock.write(self._owner)
+        lock.flush()
+
+    def check_owner(self) -> None:
+        """Raise UserError if another process has begun to train here since, as it can where storage has no locks."""
+        if self.writes and (self.path / ".lock").read_text() != self._owner:
+            raise UserError(f"another process has begun to train in {self.path}: this one ends, and saves nothing more")
 
     def saved_config(self) -> ConfigDict:
         """Return the config that wrote this folder.

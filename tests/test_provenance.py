@@ -193,8 +193,9 @@ def test_speed_leaves_out_the_first_call_and_what_pauses(tmp_path, monkeypatch):
     writer = SimpleNamespace(close=lambda: None)
     monkeypatch.setattr("tensorboardX.SummaryWriter", lambda *_, **given: writers.append(given) or writer)
     monkeypatch.setattr(progress.time, "time", lambda: now.time)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now.time - 5.0)
     folder = Workdir(tmp_path)
-    folder.update_run(starts=[{"seconds": 7.5}])
+    folder.update_run(starts=[{"seconds": 0.1}] * 200, wall_time=7.5)
     with progress.Progress(folder, 4, 9, lambda step: 10 * step, began=12.0) as shown:
         now.time = 20.0
         shown.finished(6, {})
@@ -203,7 +204,9 @@ def test_speed_leaves_out_the_first_call_and_what_pauses(tmp_path, monkeypatch):
         now.time = 123.0
         shown.finished(9, {})
         assert shown.images_per_second(9) == pytest.approx(30 / 3)
+        monkeypatch.setattr(progress.time, "time", lambda: -1e9)  # the clock is set back
         shown.record(9)
+    assert len(folder.run()["starts"]) == progress.STARTS  # however often it was started
     assert writers[0]["purge_step"] == 5
     last = folder.run()["starts"][-1]
     assert (last["from_step"], last["to_step"], last["seconds"], last["seconds_to_first_step"]) == (4, 9, 111.0, 8.0)

@@ -27,6 +27,13 @@ def usable(root: Path, size: int) -> bool:
     return True
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file that appears whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
 @contextlib.contextmanager
 def new_directory(directory: Path) -> Iterator[Path]:
     """Give a temporary directory to write into; when the block ends without an error it replaces `directory`."""

@@ -45,6 +45,7 @@ class Dataset:
     attribute_names: dict[str, tuple[str, ...]]  # names of the values of each attribute
     sizes: dict[str, int]  # examples per split
     read: Callable[[str], tuple[Split, str]] = field(repr=False, compare=False)  # split name -> the split, its sha256
+    skipped: tuple[str, ...] = ()  # files that were left out because they cannot be read
 
     def split(self, name: str) -> Split:
         """Return a split; UserError if there is none of that name or it is empty."""

@@ -11,6 +11,7 @@ at the first link that leads to it, upper folders first, then by name. Further l
 
 import functools
 import hashlib
+import json
 import os
 import stat
 from collections.abc import Callable, Iterable
@@ -21,6 +22,7 @@ from typing import NoReturn
 import numpy as np
 from absl import logging
 
+from gm_jax.data.atomic import usable, write_text
 from gm_jax.data.cache import Cache
 from gm_jax.data.dataset import Dataset
 from gm_jax.data.image import is_grey, to_array
@@ -31,16 +33,19 @@ OTHERS = (".gif", ".tif", ".tiff", ".jfif", ".avif", ".heic")  # images, too, th
 SPLITS = ("train", "test", "val", "validation", "trainA", "trainB", "testA", "testB")
 
 
-def load(folder: str | os.PathLike, requested: str, image_size: int | None) -> Dataset:
+def load(folder: str | os.PathLike, requested: str, image_size: int | None, skip_corrupt: bool = False) -> Dataset:
     """Return the images under `folder`: RGB, or one channel if every file is grey.
 
     Images are cropped to the central square and resized to `image_size` if it is given. Raises UserError if there is
-    no image, if one cannot be read, or if they differ in size and there is no `image_size`.
+    no image, if one cannot be read (`skip_corrupt`: those are left out), or if they differ in size and there is no
+    `image_size`.
     """
     root = Path(os.path.expanduser(folder)).absolute()  # Path.expanduser raises for an unknown user
     if not root.is_dir():
         raise UserError(f"dataset.folder {root} is not a directory: give a folder of images")
-    splits = _splits(root, list_images(root))
+    found = list_images(root)
+    skipped = _unreadable(root, found) if skip_corrupt else ()
+    splits = _splits(root, [file for file in found if file not in skipped])
     files = sorted({file for part in splits.values() for file in part})
     if not files:
         raise UserError(f"dataset.folder {root} has no images ({', '.join(SUFFIXES)}): give another folder")
@@ -75,6 +80,7 @@ def load(folder: str | os.PathLike, requested: str, image_size: int | None) -> D
         attribute_names={},
         sizes={name: len(paths) for name, paths in splits.items()},
         read=read,
+        skipped=skipped,
     )
 
 
@@ -116,6 +122,30 @@ def list_images(root: Path) -> list[str]:
     if others:
         logging.warning("%d images are left out, such as %s: convert them to .png.", len(others), min(others))
     return sorted(found)
+
+
+def _unreadable(root: Path, files: list[str]) -> tuple[str, ...]:
+    """Return the files that cannot be decoded, with a warning; what was found is kept as long as no file changes."""
+    state = hashlib.sha256(_bytes(f"{root} {_state(root, files)}")).hexdigest()
+    kept = Path(os.environ.get("GM_JAX_CACHE") or "~/.cache/gm_jax").expanduser() / "unreadable" / f"{state}.json"
+
+    def fails(file: str) -> bool:
+        try:
+            open_picture(root / file, lambda picture: picture.load())
+        except UserError as error:
+            logging.warning("%s", error)
+            return True
+        return False
+
+    if kept.exists():
+        bad = json.loads(kept.read_text())
+    else:
+        bad = [file for file, failed in zip(files, _in_threads(fails, files), strict=True) if failed]
+        if usable(kept.parent, 0):
+            write_text(kept, json.dumps(bad))
+    if bad:
+        logging.warning("%d of %d images cannot be read and are left out, such as %s", len(bad), len(files), bad[0])
+    return tuple(bad)
 
 
 def _splits(root: Path, files: list[str]) -> dict[str, dict[str, str]]:

@@ -47,7 +47,7 @@ def load(config: ConfigDict) -> Dataset:
             raise UserError(f"dataset.folder is given but '{name}' is an embedded set: give --config.dataset.name too")
         return embedded.load(name, image_size, config.get("num_images"))
     if config.folder:
-        return folder.load(config.folder, name, image_size)
+        return folder.load(config.folder, name, image_size, config.get("skip_corrupt", False))
     data_dirs = find_data_dirs(config.data_dir)
     directory = tfds_source.find(name, data_dirs)
     if directory is not None:

@@ -59,6 +59,7 @@ def base_config(task: str) -> ConfigDict:
     config.dataset.validation = 1000  # of its examples, a tenth at most, choose the best checkpoint and train nothing
     config.dataset.data_dir = placeholder(str)  # a TFDS directory; None: $TFDS_DATA_DIR, then ~/tensorflow_datasets
     config.dataset.folder = placeholder(str)  # a folder of images, instead of TFDS
+    config.dataset.skip_corrupt = False  # of a folder: leave out images that cannot be read, instead of refusing it
     config.dataset.embedded = True  # False: never let the embedded digits stand in for a missing data set
     config.dataset.image_size = placeholder(int)  # crop and resize to this many pixels
 

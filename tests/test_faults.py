@@ -1,0 +1,103 @@
+"""What goes wrong around a run: a full disk, images that cannot be read, storage without locks."""
+
+import errno
+import json
+import os
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gm_jax import workdir
+from gm_jax.data import folder
+from gm_jax.errors import UserError, is_full_disk
+from gm_jax.workdir import Workdir
+from tests.tiny import flags, gm_jax
+
+FULL = dict(steps=12, log_every=2, checkpoint_every=2, evaluate_every=12, keep_checkpoints=9)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder with room for a few checkpoints alone; skipped where nobody may mount."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", path], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"a small tmpfs cannot be mounted: {mounted.stderr.decode().strip()}")
+    yield path
+    subprocess.run(["umount", "--lazy", path], check=True)
+
+
+def test_a_full_disk_is_told_and_the_run_goes_on_once_there_is_room(small_disk, tmp_path):
+    run, whole = small_disk / "run", tmp_path / "whole"
+    result = gm_jax(*flags("fnn_cifar10", run, **FULL))
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].startswith(
+        "gm_jax: there is no room left where the run is written: make some"
+    )
+    sound = sorted(int(path.name) for path in (run / "checkpoints").iterdir() if path.name.isdigit())
+    assert sound and sound[-1] < 12
+    subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
+    result = gm_jax(*flags("fnn_cifar10", run, **FULL))
+    assert result.returncode == 0 and f"from step {sound[-1]}" in result.stdout, result.stderr
+    assert gm_jax(*flags("fnn_cifar10", whole, **FULL)).returncode == 0
+    metas = [json.loads((folder / "checkpoints/12/meta/metadata").read_text()) for folder in (run, whole)]
+    assert metas[0] == metas[1]
+    assert (run / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+
+
+def test_a_full_disk_is_recognised_behind_other_errors():
+    try:
+        try:
+            raise OSError(errno.ENOSPC, "no room")
+        except OSError as error:
+            raise ValueError("something else") from error
+    except ValueError as error:
+        assert is_full_disk(error)
+    assert is_full_disk(ValueError("RESOURCE_EXHAUSTED: ... No space left on device"))
+    assert not is_full_disk(OSError(errno.EACCES, "no"))
+
+
+def test_storage_without_locks_is_warned_about_and_the_later_run_prevails(tmp_path, monkeypatch, caplog):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(workdir.fcntl, "flock", refuse)
+    first, second = Workdir(tmp_path), Workdir(tmp_path)
+    with first.locked():
+        assert "no locks on this storage" in caplog.text
+        first.check_owner()
+        with second.locked():
+            second.check_owner()
+            with pytest.raises(UserError, match="another process has begun to train"):
+                first.check_owner()
+
+
+def test_one_that_finds_the_folder_locked_does_not_take_it(tmp_path):
+    first, second = Workdir(tmp_path), Workdir(tmp_path)
+    with first.locked():
+        with pytest.raises(UserError, match="another process is training"), second.locked():
+            pass
+        first.check_owner()
+
+
+def test_images_that_cannot_be_read_are_left_out_on_request_and_counted(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("GM_JAX_CACHE", str(tmp_path / "cache"))
+    root = tmp_path / "images"
+    root.mkdir()
+    for i in range(4):
+        Image.fromarray(np.full((8, 8, 3), 50 * i, np.uint8)).save(root / f"{i}.png")
+    content = (root / "2.png").read_bytes()
+    (root / "2.png").write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r"2\.png cannot be read"):
+        folder.load(root, "mine", None).split("all")
+    for _ in range(2):  # the second time it is known
+        found = folder.load(root, "mine", None, skip_corrupt=True)
+        assert found.skipped == ("2.png",) and found.sizes["all"] == 3
+        assert found.split("all").images[:, 0, 0, 0].tolist() == [0, 50, 150]
+        assert "1 of 4 images cannot be read and are left out" in caplog.text
+        caplog.clear()
+    (root / "2.png").write_bytes(content)
+    assert folder.load(root, "mine", None, skip_corrupt=True).skipped == ()
