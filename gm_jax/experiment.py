@@ -41,9 +41,12 @@ class Experiment:
         """The names of the networks."""
         return tuple(jax.eval_shape(self.task.init, jax.random.key(0)))
 
-    def optimizers(self, stage: int = 0) -> dict[str, Any]:
-        """Return the optax transformation of each network in a stage; their states have one shape in all stages."""
-        return make_optimizers(self.config, self.networks, self.stages[stage].phases, self.stages[stage].rate)
+    def optimizers(self, stage: int = 0, rate: float = 1.0) -> dict[str, Any]:
+        """Return the optax transformation of each network in a stage; their states have one shape in all stages.
+
+        All learning rates are `rate` times those of the config.
+        """
+        return make_optimizers(self.config, self.networks, self.stages[stage].phases, self.stages[stage].rate * rate)
 
     def ema_decays(self, stage: int = 0) -> dict[str, float | None]:
         """Return the decay of each network's moving average in a stage; None where it keeps none."""
@@ -81,14 +84,14 @@ class Experiment:
         opt_state, memory = jax.jit(start, out_shardings=parallel.replicated())(state)
         return state.replace(opt_state={**state.opt_state, **opt_state}, memory=memory)
 
-    def train_step(self, stage: int = 0) -> Callable:
-        """Return the pure step of a stage, (state, batch) -> (state, metrics); see `make_train_step`."""
+    def train_step(self, stage: int = 0, rate: float = 1.0) -> Callable:
+        """Return the pure step of a stage, (state, batch) -> (state, metrics); see `make_train_step`, `optimizers`."""
         phases, decays = self.stages[stage].phases, self.ema_decays(stage)
-        return make_train_step(phases, self.optimizers(stage), decays, self.config.seed)
+        return make_train_step(phases, self.optimizers(stage, rate), decays, self.config.seed)
 
-    def train_call(self, stage: int = 0) -> Callable:
+    def train_call(self, stage: int = 0, rate: float = 1.0) -> Callable:
         """Return the function that the loop calls, mapped over the devices; see `parallel.map_training`."""
-        return parallel.map_training(make_train_call(self.train_step(stage)))
+        return parallel.map_training(make_train_call(self.train_step(stage, rate)))
 
     def trained_variables(self, state: TrainState) -> Variables:
         """Return what samples and evaluation use of a state."""

@@ -19,7 +19,7 @@ from gm_jax.provenance import describe_data, describe_start, environment
 from gm_jax.run import Run
 from gm_jax.stages import examples_before, stage_at
 from gm_jax.state import TrainState
-from gm_jax.window import Window
+from gm_jax.window import Diverged, Window
 
 IN_FLIGHT = 2  # calls that the host may be ahead of the devices
 
@@ -36,9 +36,37 @@ def restore_or_init(run: Run, shapes: TrainState) -> tuple[TrainState, dict[str,
     """Return the newest sound state, or that of step 0, on all devices, and what the loop saved with it."""
     restored = cluster.hand_out(lambda: run.checkpoints.restore_newest(shapes), shapes)
     if restored is None:
-        return run.init_state(), {"window": {}}
+        return run.init_state(), {"window": {}, "rollbacks": []}
     state, meta = restored
-    return parallel.replicate(state), meta
+    return parallel.replicate(state), {"rollbacks": [], **meta}
+
+
+def go_back(run: Run, shapes: TrainState, rollbacks: list, error: Diverged) -> tuple[TrainState, dict[str, Any]]:
+    """Return the last good state, and what was saved with it, to go on at half the rates; `rollbacks` came before.
+
+    All follows from (config, seed, step): a run that is killed in between diverges again, and goes back again.
+
+    Raises:
+        UserError: it may not go back any more.
+    """
+    run.checkpoints.wait()
+    state, meta = restore_or_init(run, shapes)
+    step = int(state.step)
+    if len(rollbacks) >= run.config.rollbacks:
+        raise UserError(
+            f"{error} (gone back {len(rollbacks)} times; the last good checkpoint is of step {step}): let it go back "
+            "there and halve the rates with --config.rollbacks=3, or lower optim.learning_rate or set optim.clip_norm, "
+            "with another --workdir"
+        ) from error
+    meta["rollbacks"] = [*rollbacks, {"metric": error.metric, "step": error.step, "to": step}]
+    logging.warning("%s: going back to step %d, with rates of %g", error, step, rate(meta))
+    run.workdir.update_run(rollbacks=meta["rollbacks"])
+    return state, meta
+
+
+def rate(meta: dict[str, Any]) -> float:
+    """Return what the learning rates are multiplied with."""
+    return 0.5 ** len(meta["rollbacks"])
 
 
 def train(run: Run, command: str, began: float) -> int:
@@ -69,7 +97,12 @@ def train(run: Run, command: str, began: float) -> int:
             Interrupt() as interrupt,
             Progress(run.workdir, start, config.steps, images, began) as progress,
         ):
-            state, signal = loop(run, during, state, meta, progress, interrupt)
+            signal = None
+            while signal is None:
+                try:
+                    state, signal = loop(run, during, state, meta, progress, interrupt)
+                except Diverged as error:
+                    state, meta = go_back(run, shapes, meta["rollbacks"], error)
         step = int(state.step)
         if signal:
             print(f"stopped at step {step}, saved. Continue with:\n  {command}", flush=True)
@@ -111,13 +144,14 @@ def loop(
         file.sync()
         if run.workdir.writes:
             run.workdir.check_owner()
-            run.checkpoints.save(step, state, {"window": window.values()}, score)
+            run.checkpoints.save(step, state, {"window": window.values(), "rollbacks": meta["rollbacks"]}, score)
 
     stage, vote = None, None
     for step, batch in zip(range(start + k, config.steps + 1, k), batches, strict=True):
         if stage != stage_at(experiment.stages, step - k):
             stage = stage_at(experiment.stages, step - k)
-            call, position = experiment.train_call(stage), parallel.positions(experiment.stages[stage].batch_size)
+            call = experiment.train_call(stage, rate(meta))
+            position = parallel.positions(experiment.stages[stage].batch_size)
             if step - k == experiment.stages[stage].begin > 0:
                 state = experiment.begin(stage, state)
         state, metrics = call(state, on_device, position, parallel.with_signal(batch, interrupt.signal or 0))

@@ -12,6 +12,19 @@ def mean(values: np.ndarray) -> float | None:
     return float(total / count) if count else None
 
 
+class Diverged(UserError):
+    """A metric is NaN or infinite.
+
+    Attributes:
+        metric: its name.
+        step: the first at which it was.
+    """
+
+    def __init__(self, message: str, metric: str, step: int):
+        super().__init__(message)
+        self.metric, self.step = metric, step
+
+
 class Window:
     """Metrics of the steps since the last log line, by step; part of a checkpoint, so that no mean is cut in two."""
 
@@ -33,16 +46,13 @@ class Window:
         return self._values
 
     def check_finite(self, step: int) -> None:
-        """Raise UserError if a metric of the steps up to `step` is NaN or infinite."""
+        """Raise Diverged if a metric of the steps up to `step` is NaN or infinite."""
         for name, values in self.values().items():
             sums = np.asarray(values)[:, 0]
             bad = np.flatnonzero(~np.isfinite(sums))
             if bad.size:
                 at = step - len(values) + int(bad[0]) + 1
-                raise UserError(
-                    f"{name} is {sums[bad[0]]} at step {at}: training has diverged; lower optim.learning_rate or set "
-                    "optim.clip_norm, with another --workdir (checkpoints before that step are intact)"
-                )
+                raise Diverged(f"{name} is {sums[bad[0]]} at step {at}: training has diverged", name, at)
 
     def close(self) -> dict[str, float]:
         """Return the means, without those of phases that were never due, and start anew."""

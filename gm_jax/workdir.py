@@ -21,7 +21,7 @@ from gm_jax.errors import UserError
 # Keys that cannot change the numbers of a run, so that they may differ when it goes on. Where the data lie is such a
 # key because what they are is checked by their checksum.
 NEUTRAL = ("steps", "log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints", "sampling.",
-           "dataset.data_dir", "dataset.folder", "epochs.", "rows", "minutes")  # fmt: skip
+           "dataset.data_dir", "dataset.folder", "epochs.", "rows", "minutes", "rollbacks")  # fmt: skip
 
 
 FORMAT = 2  # of what lies in a workdir; it grows when older checkpoints and configs cannot be read any more

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,8 +13,9 @@ from PIL import Image
 from gm_jax import workdir
 from gm_jax.data import folder
 from gm_jax.errors import UserError, is_full_disk
+from gm_jax.experiment import Experiment
 from gm_jax.workdir import Workdir
-from tests.tiny import flags, gm_jax
+from tests.tiny import flags, gm_jax, train_tiny
 
 FULL = dict(steps=12, log_every=2, checkpoint_every=2, evaluate_every=12, keep_checkpoints=9)
 
@@ -101,3 +103,38 @@ def test_images_that_cannot_be_read_are_left_out_on_request_and_counted(tmp_path
         caplog.clear()
     (root / "2.png").write_bytes(content)
     assert folder.load(root, "mine", None, skip_corrupt=True).skipped == ()
+
+
+def test_a_run_that_diverges_goes_back_with_lower_rates_and_so_does_one_that_was_stopped(tmp_path, caplog, monkeypatch):
+    """The fifth step gives NaN, unless the rates are a quarter of the config's."""
+    train_step = Experiment.train_step
+
+    def wild(self, stage=0, rate=1.0):
+        step = train_step(self, stage, rate)
+
+        def replaced(state, batch):
+            after, metrics = step(state, batch)
+            bad = (state.step == 4) & (rate > 0.25)
+            return after, {**metrics, "loss": jnp.where(bad, jnp.nan, metrics["loss"])}
+
+        return replaced
+
+    monkeypatch.setattr(Experiment, "train_step", wild)
+    changes = dict(log_every=3, checkpoint_every=2, evaluate_every=12, keep_checkpoints=9)
+    whole = train_tiny(tmp_path / "whole", "fnn_mnist", **changes, steps=9, rollbacks=2)
+    rollbacks = [{"metric": "loss", "step": 5, "to": 4}] * 2
+    assert whole.workdir.run()["rollbacks"] == rollbacks and whole.checkpoints.read_meta(8)["rollbacks"] == rollbacks
+    assert "loss is nan at step 5: training has diverged: going back to step 4, with rates of 0.25" in caplog.text
+
+    with pytest.raises(UserError, match=r"diverged \(gone back 0 times; the last good checkpoint is of step 4\)"):
+        train_tiny(tmp_path / "parts", "fnn_mnist", **changes, steps=9)
+    for steps in (6, 9):  # it goes on from a step before that at which it diverged, and from one after
+        parts = train_tiny(tmp_path / "parts", "fnn_mnist", **changes, steps=steps, rollbacks=2)
+    assert whole.checkpoints.read_meta(9) == parts.checkpoints.read_meta(9)
+    assert whole.workdir.metrics.read_bytes() == parts.workdir.metrics.read_bytes()
+
+    params = {"kernel": jnp.ones(3)}
+    full, half = (whole.experiment.optimizers(0, rate)["classifier"] for rate in (1.0, 0.5))
+    moves = [o.update(params, o.init(params), params, step=jnp.int32(5))[0]["kernel"] for o in (full, half)]
+    np.testing.assert_allclose(moves[1], moves[0] / 2, rtol=1e-6)
+    assert np.all(moves[0] != 0)

@@ -29,6 +29,7 @@ RANGES = {  # intervals, or the values to choose from; the keys of `optim` hold 
     "evaluate_every": "[1, inf)",
     "checkpoint_every": "[1, inf)",
     "keep_checkpoints": "[1, inf)",
+    "rollbacks": "[0, inf)",
     "evaluation.n": "[1, inf)",
     "evaluation.batch_size": "[1, inf)",
     "evaluation.samples": "[0, inf)",
@@ -87,6 +88,7 @@ def base_config(task: str) -> ConfigDict:
     config.evaluate_every = 1000  # scores of the examples held out for validation, and a sample grid
     config.checkpoint_every = 1000
     config.keep_checkpoints = 2  # the last so many, and the best one
+    config.rollbacks = 0  # how often a run that diverges goes back to its last checkpoint, each time to half the rates
 
     config.evaluation = ConfigDict()
     config.evaluation.split = "test"  # of mode evaluate, and shown in figures
