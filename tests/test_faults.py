@@ -15,6 +15,7 @@ from gm_jax.data import folder
 from gm_jax.errors import UserError, is_full_disk
 from gm_jax.experiment import Experiment
 from gm_jax.workdir import Workdir
+from tests.kill_storm import storm
 from tests.tiny import flags, gm_jax, train_tiny
 
 FULL = dict(steps=12, log_every=2, checkpoint_every=2, evaluate_every=12, keep_checkpoints=9)
@@ -138,3 +139,8 @@ def test_a_run_that_diverges_goes_back_with_lower_rates_and_so_does_one_that_was
     moves = [o.update(params, o.init(params), params, step=jnp.int32(5))[0]["kernel"] for o in (full, half)]
     np.testing.assert_allclose(moves[1], moves[0] / 2, rtol=1e-6)
     assert np.all(moves[0] != 0)
+
+
+def test_a_run_killed_at_random_moments_ends_with_the_same_bits(tmp_path):
+    """The short form of `python -m tests.kill_storm`."""
+    assert storm("fnn_mnist", tmp_path, 2, np.random.default_rng()).total() == 2
