@@ -37,8 +37,7 @@ def summary(about: Mapping[str, Any], data: Mapping[str, Any]) -> str:
         f"A model of the task `{about['task']}`, trained on {data['name']} ({data['origin']}: "
         f"{' x '.join(map(str, data['image_shape']))}; {counts(data['trained_on'])}).",
         *([f"NOTE: {about['stand_in']}."] if about["stand_in"] else []),
-        f"`{about['weights']['file']}` has the averaged weights; "
-        "`export.json` says what each program takes and gives.",
+        f"`{about['weights']['file']}` has the averaged weights; `export.json` says what each program takes and gives.",
     ]
     return "\n".join(sentences)
 
