@@ -317,13 +317,16 @@ def test_samples_and_figures_are_the_reverse_process(tmp_path, monkeypatch):
     np.testing.assert_array_equal(with_chain["chain"][:, -1], with_chain["images"])
     np.testing.assert_array_equal(with_chain["labels"], turns)
 
-    seen = record(monkeypatch, diffusion_figures, "save_strips", "save_curves", "save_sprite")
+    seen = record(monkeypatch, diffusion_figures, "save_strips", "save_curves", "save_sprite", "save_film")
     grids = record(monkeypatch, task_module, "save_grid")
     for figure in task.figures().values():
         figure(state)
     np.testing.assert_array_equal(grids["samples.png"][0], drawn["images"][:4])
     assert grids["samples.png"][1] == 8 and seen["loss.png"][:2] == (state.workdir.metrics, ["loss"])
     same_pictures(seen["reverse_chain.png"][0], expected)
+    gif = [np.asarray(frame) for frame in seen["reverse_chain.gif"][0]]  # of 26 pixels, times 10
+    assert len(gif) == 6 and gif[0].shape == (260, 260, 3)
+    same_pictures(gif[3][20:60:10, 20:60:10, :1], expected[0, 3])
     film, columns, _, about = seen["reverse_film.png"]
     same_pictures(film[:, 2:6, 2:6, :1], expected[0])  # the first sample's place on the sheet of 64
     assert (columns, len(film), about["noise"][-1]) == (1, 6, 0.0) and about["noise"] == sorted(about["noise"])[::-1]

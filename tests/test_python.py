@@ -71,8 +71,10 @@ def test_labels_are_numbers_or_names_for_all_or_for_each(notebook, monkeypatch):
         run.sample(2, seed=5, label=label)
         batch, seed = seen.pop()
         assert batch["label"].tolist() == expected and batch["label"].dtype == np.int32 and seed == 5
+    monkeypatch.setattr(run.config.sampling, "seed", 9)
     run.sample()
-    assert len(seen.pop()[0]["label"]) == run.config.sampling.n
+    batch, seed = seen.pop()
+    assert len(batch["label"]) == run.config.sampling.n and seed == 9
 
 
 def test_a_mistake_is_a_user_error_of_one_line(notebook, tmp_path):

@@ -66,6 +66,7 @@ BY_TASK = {
         "model.space_to_depth": 4,
         "diffusion.timesteps": 20,
         "sampling.steps": 5,
+        "sampling.inversions": 0,
     },
     "gan": {
         "dataset.name": "digits",

@@ -22,6 +22,7 @@ RANGES = {
     "sampling.rho": "[1, inf)",
     "sampling.eta": "[0, 1]",
     "sampling.churn": "[0, inf)",
+    "sampling.inversions": "[0, inf)",
     "evaluation.ode_steps": "[0, inf)",
     "inpaint.n": "[1, inf)",
     "vary.n": "[1, inf)",
@@ -63,6 +64,7 @@ def diffusion_config() -> ConfigDict:
     config.sampling.guidance = 1.0  # 1: the plain conditional model, 0: the unconditional one
     config.sampling.guidance_interval = ()  # ratios of noise to signal between which it guides; (): at all
     config.sampling.label = placeholder(int)  # None: all classes in turn
+    config.sampling.inversions = 6  # pairs of test images between which the figure `interpolation` walks; 0: no figure
     config.sampling.words = placeholder(str)  # the class by its name, such as "small red circle"
 
     config.evaluation.ode_steps = 0  # of the probability-flow equation, whose likelihood mode evaluate adds then

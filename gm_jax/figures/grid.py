@@ -94,6 +94,15 @@ def save_animation(path: Path, frames: Sequence[Path], caption: Caption) -> None
     save_film(path, [Image.open(frames[i]).convert("RGB") for i in shown], caption)
 
 
+def enlarged(frames: np.ndarray, least: int = 256) -> list:
+    """Return images uint8 [n, H, W, C] as Pillow's, at least so many pixels high."""
+    from PIL import Image
+
+    scale = -(-least // frames.shape[1])
+    larger = np.repeat(np.repeat(frames, scale, 1), scale, 2)
+    return [Image.fromarray(np.broadcast_to(frame, (*frame.shape[:2], 3)).copy()) for frame in larger]
+
+
 def save_film(path: Path, frames: Sequence, caption: Caption) -> None:
     """Write Pillow images as an animated GIF, with the caption in its comment."""
     first, *others = frames

@@ -19,6 +19,7 @@ from gm_jax.samplers.processes import Chain, Level
 from gm_jax.stages import Phase, Result
 from gm_jax.tasks import diffusion_editing as editing
 from gm_jax.tasks import diffusion_figures as figures
+from gm_jax.tasks.diffusion_inversion import draw_interpolation
 from gm_jax.tasks.diffusion_settings import (
     check_interval,
     check_variance,
@@ -239,12 +240,14 @@ class Diffusion(Task):
         return samplers.sample(denoise, plan, random.fold_in(keys, 1), x, keep=keep)
 
     def figures(self):
+        inversions = self.config.sampling.inversions
         return {
             "samples": self.draw_samples,
             "reverse_chain": functools.partial(figures.draw_reverse_chain, self),
             "forward_chain": functools.partial(figures.draw_forward_chain, self),
             "loss": figures.draw_loss,
             **({"bound": functools.partial(figures.draw_bound, self)} if self.bounds() else {}),
+            **({"interpolation": functools.partial(draw_interpolation, self)} if inversions else {}),
         }
 
     def modes(self):

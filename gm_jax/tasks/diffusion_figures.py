@@ -6,7 +6,7 @@ import numpy as np
 
 from gm_jax import images, random
 from gm_jax.figures.curves import save_curves, save_figure
-from gm_jax.figures.grid import grid, save_strips
+from gm_jax.figures.grid import enlarged, grid, save_film, save_strips
 from gm_jax.figures.sprite import save_sprite
 from gm_jax.samplers.diffusion import diffuse
 from gm_jax.samplers.processes import Level
@@ -15,6 +15,7 @@ from gm_jax.tasks.task import Task, Trained
 CHAIN_STATES = 10  # pictures in a strip of the chain
 CHAIN_IMAGES = 8  # strips in its figure
 BOUND_IMAGES, BOUND_STEPS = 64, 40  # of the figure of the bound
+GIF_IMAGES, GIF_COLUMNS = 16, 4  # in its animation: noise does not compress
 FILM_STATES, FILM_IMAGES, FILM_COLUMNS = 20, 64, 8  # and in its film, in which the report moves to and fro
 
 
@@ -31,7 +32,7 @@ def generate_chain(task: Task, variables, batch, keys) -> dict[str, jax.Array]:
 
 
 def draw_reverse_chain(task: Task, trained: Trained) -> None:
-    """Draw a few samples on their way from noise (left) to image (right); write the film of many as a sprite."""
+    """Draw a few samples on their way from noise (left) to image (right); write films of more: a GIF, and a sprite."""
 
     def generate(variables, batch, keys):
         return generate_chain(task, variables, batch, keys)
@@ -42,6 +43,8 @@ def draw_reverse_chain(task: Task, trained: Trained) -> None:
     strips = chain[:CHAIN_IMAGES][:, [*shown, last]]
     caption = trained.caption.plus("reverse process, from noise (left) to image (right)")
     save_strips(trained.workdir.figures / "reverse_chain.png", strips, caption)
+    film = np.stack([grid(images[:GIF_IMAGES], GIF_COLUMNS) for images in chain.swapaxes(0, 1)])
+    save_film(trained.workdir.figures / "reverse_chain.gif", enlarged(film), caption)
     frames = np.stack([grid(images, FILM_COLUMNS) for images in chain.swapaxes(0, 1)])
     kept = np.round(np.linspace(0, len(task.plan.base) - 1, last)).astype(int)
     signal, noise = (column[kept] for column in task.plan.level[:2])

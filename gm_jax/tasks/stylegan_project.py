@@ -7,12 +7,10 @@ import numpy as np
 from gm_jax import project, random
 from gm_jax.data.folder import read_images
 from gm_jax.errors import UserError
-from gm_jax.figures.grid import save_film, save_strips
+from gm_jax.figures.grid import enlarged, save_film, save_strips
 from gm_jax.figures.latent_file import save_latent
 from gm_jax.tasks.stylegan_figures import StyleGANFigures
 from gm_jax.tasks.task import Trained
-
-ENLARGED = 256  # pixels of the pictures in an animation, at least
 
 
 def project_images(task: StyleGANFigures, trained: Trained) -> int:
@@ -44,17 +42,8 @@ def project_images(task: StyleGANFigures, trained: Trained) -> int:
     folder.mkdir(exist_ok=True)
     for i, name in enumerate(names):
         save_latent(folder / f"{name}.npz", found.latent[i], error=found.error[i], step=trained.step)
-        save_film(folder / f"{name}.gif", pictures(found.path[:, i]), trained.caption.plus(name))
+        save_film(folder / f"{name}.gif", enlarged(found.path[:, i]), trained.caption.plus(name))
         print(f"{name}: error {found.error[i]:.5f}: {folder / name}.npz", flush=True)
     caption = trained.caption.plus("below each image the nearest sample, from which it starts, and its projection")
     save_strips(folder / "projected.png", np.stack([images, found.path[0], found.path[-1]]), caption)
     return 0
-
-
-def pictures(frames: np.ndarray) -> list:
-    """Return images uint8 [n, H, W, C] as Pillow's, enlarged."""
-    from PIL import Image
-
-    scale = -(-ENLARGED // frames.shape[1])
-    enlarged = np.repeat(np.repeat(frames, scale, 1), scale, 2)
-    return [Image.fromarray(np.broadcast_to(frame, (*frame.shape[:2], 3)).copy()) for frame in enlarged]
