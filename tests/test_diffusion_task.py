@@ -509,7 +509,7 @@ def pictures(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (2, 4, 4), dtype=np.uint8)
     for i, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / "in" / f"{i}.png")
-    Image.fromarray(np.repeat(np.uint8([[255, 200, 100, 0]]), 4, 0)).save(tmp_path / "mask.png")
+    Image.fromarray(np.repeat(np.uint8([[255, 128, 127, 0]]), 4, 0)).save(tmp_path / "mask.png")
     return tmp_path, images
 
 
