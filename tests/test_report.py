@@ -52,7 +52,7 @@ def runs(tmp_path_factory):
     ]
     alike = {"similar_pairs": {"value": 2000, "n": 1000, "split": "all"}}
     write_run(root / "cats", "dcgan_cats", 250, steps=250, results=alike, metrics=losses, record=epochs(50, 250))
-    name = f"{EVIL}img src=x onerror=alert(1)>\"'`|"
+    name = f"{EVIL}img src=x onerror=alert(1)>\"'`|$\\frac{{"
     write_run(root / name, record={"config": name, "rows": ["W2"], "command": name}, seed=5)
     write_family(root / "vae_mnist_sweep", "vae_mnist", "model.latent_dim", LATENTS, steps=40)
     spoil(root)

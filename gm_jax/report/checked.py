@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 Kind = TypeVar("Kind")
 REQUIRED = object()
+LARGEST = 2**63  # of what counts and times: a number of more digits is none
 
 
 class Unreadable(Exception):
@@ -30,7 +31,8 @@ def read_object(path: Path, name: str) -> dict[str, Any]:
 def get(content: Any, file: str, key: str, kind: type[Kind], default: Any = REQUIRED) -> Kind:
     """Return a value of a JSON object, checked; the default where it is absent."""
     value = content.get(key, default) if isinstance(content, dict) else REQUIRED
-    if value is REQUIRED or not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+    strange = value is REQUIRED or not isinstance(value, kind) or isinstance(value, bool)
+    if strange or (isinstance(value, int | float) and not -LARGEST <= value <= LARGEST):
         raise Unreadable(f"{file} is not what gm_jax writes: it has no {key}, or a strange one")
     return value
 

@@ -76,7 +76,8 @@ class Site:
 
     def _render(self, name: str, template: str, values: dict[str, Any]) -> Path:
         path = self.out / name
-        path.write_text(self.templates.get_template(template).render(page=path.stem, **values))
+        text = self.templates.get_template(template).render(page=path.stem, **values)
+        path.write_bytes(text.encode(errors="replace"))  # a damaged name may hold what no page can
         return path
 
     def small_pictures(self) -> dict[str, str]:

@@ -74,17 +74,22 @@ def sweep(family: Family, key: str, numbers: Sequence[Number]) -> str:
     series = {number.name: _series(family, key, number) for number in numbers if number.at is None}
     series = {name: lines for name, lines in series.items() if any(lines.values())}
 
+    values = list(dict.fromkeys(entry.values[key] for entry in family.entries))
+    numeric = all(isinstance(value, int | float) for value in values)
+    places = {value: value if numeric else i for i, value in enumerate(values)}
+
     def draw(figure) -> None:
         panels = figure.subplots(1, len(series), squeeze=False)[0]
         for axes, (name, lines) in zip(panels, series.items(), strict=True):
             for i, (label, points) in enumerate(lines.items()):
                 x, y, errors = zip(*points, strict=True)
                 bars = [2.0 * error for error in errors]
-                axes.errorbar(x, y, bars, label=label or None, marker="o", capsize=3, color=colour(i))
-            ticks = sorted({x for points in lines.values() for x, _, _ in points})
-            if all(isinstance(tick, int | float) for tick in ticks) and ticks[0] > 0 and ticks[-1] >= 8 * ticks[0]:
+                axes.errorbar(
+                    [places[v] for v in x], y, bars, label=label or None, marker="o", capsize=3, color=colour(i)
+                )
+            if numeric and min(values) > 0 and max(values) >= 8 * min(values):
                 axes.set_xscale("log")
-            axes.set_xticks(ticks, [str(tick) for tick in ticks])
+            axes.set_xticks(list(places.values()), [str(value) for value in values])
             axes.minorticks_off()
             axes.set(xlabel=key, title=name)
             if any(lines):
@@ -100,8 +105,7 @@ def _series(family: Family, key: str, number: Number) -> dict[str, list[tuple]]:
         found, value = measure(entry, number), entry.values[key]
         if found is not None and not isinstance(found.value, list):
             others = ", ".join(f"{other}={v}" for other, v in entry.values.items() if other != key)
-            place = value if isinstance(value, int | float) else str(value)
-            lines.setdefault(others, []).append((place, found.value, found.error or 0.0))
+            lines.setdefault(others, []).append((value, found.value, found.error or 0.0))
     return lines
 
 

@@ -14,6 +14,8 @@ from gm_jax.report.records import Data, Evaluation, Fault, Run
 
 DEPTH = 3  # folders below the given one in which runs are looked for
 FILES = ("config.json", "run.json")  # by which a workdir is recognised
+COUNTS = ("n", "n_real", "n_generated", "standard_error", "standard_deviation")  # of a result
+TEXTS = ("note", "unit", "split", "judge", "extractor", "convention")
 
 
 def scan(folder: Path) -> tuple[list[Run], list[Fault]]:
@@ -100,10 +102,16 @@ def _members(family: Path, root: Path, faults: list[Fault]) -> list[tuple[Path, 
     try:
         listed = get(read_object(family, "sweep.json"), "sweep.json", "members", list)
         names = {get(m, "sweep.json", "workdir", str): get(m, "sweep.json", "values", dict) for m in listed}
+        names = {name: {key: _swept(value) for key, value in values.items()} for name, values in names.items()}
     except Unreadable as error:
         faults.append(Fault(_name(family, root), str(error)))
         return []
     return [(family / Path(name).name, (_name(family, root), values)) for name, values in names.items()]
+
+
+def _swept(value: Any) -> int | float | str:
+    """Return a swept value, a number or a text: of others, such as lists, their text."""
+    return value if is_number(value) else str(value)
 
 
 def _name(path: Path, root: Path) -> str:
@@ -179,8 +187,13 @@ def _evaluation_of(content: Any) -> Evaluation | None:
 
 
 def _cleaned(result: dict[str, Any]) -> dict[str, Any]:
-    """Return a result with what can be printed: its value, texts and finite numbers."""
-    return {key: value for key, value in result.items() if key == "value" or isinstance(value, str) or is_number(value)}
+    """Return a result with what can be printed: its value, and texts and finite numbers where they belong."""
+    checks = {"value": are_numbers, **dict.fromkeys(COUNTS, is_number), **dict.fromkeys(TEXTS, _is_text)}
+    return {key: x for key, x in result.items() if checks.get(key, lambda x: _is_text(x) or is_number(x))(x)}
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _is_result(result: Any) -> bool:
