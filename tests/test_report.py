@@ -205,11 +205,15 @@ def test_pages_show_report_and_ours_side_by_side(pages):
     assert "1 0.3554 1.7254" in text["P"] and "not measured" in text["P"] and "the report: 2,412" in text["P"]
     assert re.search(r"frechet pixels .*frechet_pixels[\w, ]*: n=10000, split=test", text["index"])
     assert "z = " not in text["index"]  # which the script says
-    sprites = [json.loads(a["data-sprite"]) for _, a in found["index"].tags if "data-sprite" in a]
-    assert sprites == [
-        {"columns": 3, "rows": 3, "width": 8, "height": 8, "along": [-1.0, 0.0, 1.0]},
-        {"columns": 1, "rows": 4, "width": 16, "height": 16, "noise": [1.0, 0.6, 0.2, 0.0]},
-    ]
+    sprites = {name: [json.loads(sprite) for sprite in page.values("data-sprite")] for name, page in found.items()}
+    assert (
+        sprites["index"]
+        == [*sprites["H"], *sprites["D"]]
+        == [
+            {"columns": 3, "rows": 3, "width": 8, "height": 8, "along": [-1.0, 0.0, 1.0]},
+            {"columns": 1, "rows": 4, "width": 16, "height": 16, "noise": [1.0, 0.6, 0.2, 0.0]},
+        ]
+    )
 
 
 def test_forty_runs_take_no_minute_and_no_jax(tmp_path):

@@ -64,14 +64,19 @@ class Site:
 
     def write(self) -> list[Path]:
         """Write every page and results.md."""
-        groups = curve_groups(self.collection.entries)
-        common = {"reports": self.collection.reports, "results": self.collection.results}
-        front = {"comparisons": comparisons(self.collection.entries), "curves": [draw_curves(*g) for g in groups]}
-        pages = {"index.html": ("index.html", {**front, "corners": self.collection.corners()})}
-        for report in self.collection.reports:
-            mine = [result for result in self.collection.results if result.report is report]
-            pages[f"{report.id}.html"] = ("report.html", {**front, "report": report, "rows": mine})
-        pages["results.md"] = ("results.md", {**front, "small": self.small_pictures()})
+        collection = self.collection
+        common = {
+            "reports": collection.reports,
+            "results": collection.results,
+            "corners": collection.corners(),
+            "comparisons": comparisons(collection.entries),
+            "curves": [draw_curves(*group) for group in curve_groups(collection.entries)],
+        }
+        pages = {"index.html": ("index.html", {})}
+        for report in collection.reports:
+            mine = [result for result in collection.results if result.report is report]
+            pages[f"{report.id}.html"] = ("report.html", {"report": report, "rows": mine})
+        pages["results.md"] = ("results.md", {"small": self.small_pictures()})
         return [self._render(name, template, {**common, **values}) for name, (template, values) in pages.items()]
 
     def _render(self, name: str, template: str, values: dict[str, Any]) -> Path:
