@@ -1,8 +1,8 @@
 """What the large configs ask of a cluster, calculated: `python -m benchmarks.cluster [--compile] [NAME ...]`.
 
 Nothing here is measured. FLOPs are those of all matrix products and convolutions of a step, traced at full size; bytes
-are those of the state; the rest follows from makers' data sheets. --compile adds what XLA wants beside the state, by its
-own account for the devices of this machine, whose number stands above; that takes minutes a config.
+are those of the state; the rest follows from makers' data sheets. --compile adds what XLA says that a step wants beside
+the state on the devices of this machine; that takes minutes a config.
 """
 
 import argparse
@@ -55,25 +55,45 @@ def all_reduce_seconds(content: float, machine: Machine) -> float:
     return 2 * (machine.devices - 1) / machine.devices * content / machine.link
 
 
-def row(experiment: RandomExperiment, machine: Machine) -> list[str]:
-    """Return what a config asks of a machine, as the cells of a table."""
+class Work(NamedTuple):
+    """What a step of a config is, on any machine; bytes, FLOPs, and the images of one batch and of a step."""
+
+    name: str
+    state: int
+    parameters: int
+    gradients: float
+    flops: float
+    batch: int
+    images: int
+
+
+def work_of(experiment: RandomExperiment) -> Work:
+    """Trace a step at full size."""
     state, (stage, *_) = experiment.state_shapes(), experiment.stages
-    gradients = sum(size([state.params[net] for net in phase.nets]) * phase.repeats / phase.every
-                    for phase in stage.phases)  # fmt: skip
-    flops, images = step_flops(experiment), stage.batch_size * stage.batches
-    compute = flops / machine.devices / machine.flops / REACHED
-    exchange = all_reduce_seconds(gradients, machine)
-    at_rest = size(state) + size(state.params)  # and the gradients
+    gradients = sum(
+        size([state.params[net] for net in phase.nets]) * phase.repeats / phase.every for phase in stage.phases
+    )
+    images = stage.batch_size * stage.batches
+    about = size(state), size(state.params), gradients, step_flops(experiment), stage.batch_size, images
+    return Work(experiment.name, *about)
+
+
+def row(work: Work, machine: Machine) -> list[str]:
+    """Return what a config asks of a machine, as the cells of a table; its batch is rounded up to divide."""
+    share = -(-work.batch // machine.devices)
+    larger = share * machine.devices / work.batch
+    compute = work.flops * larger / machine.devices / machine.flops / REACHED
+    exchange = all_reduce_seconds(work.gradients, machine)
     return [
-        experiment.name,
-        f"{stage.batch_size} / {max(stage.batch_size // machine.devices, 1)}",
-        f"{at_rest / WHOLE:,.0f}",
-        f"{flops / 1e12:,.3f}",
-        f"{gradients / WHOLE:,.0f}",
+        work.name,
+        f"{share * machine.devices} / {share}",
+        f"{(work.state + work.parameters) / WHOLE:,.0f}",
+        f"{work.flops * larger / 1e12:,.3f}",
+        f"{work.gradients / WHOLE:,.0f}",
         f"{1e3 * compute:,.2f}",
         f"{1e3 * exchange:,.2f}",
-        f"{images / (compute + exchange):,.0f}",
-        f"{size(state) / STORAGE:,.2f}",
+        f"{work.images * larger / (compute + exchange):,.0f}",
+        f"{work.state / STORAGE:,.2f}",
     ]
 
 
@@ -94,9 +114,10 @@ def main() -> None:
     options = parser.parse_args()
     backend.configure()
     experiments = [open_experiment(name) for name in options.names]
+    works = [work_of(experiment) for experiment in experiments]
     for machine in MACHINES:
         print(f"\nCalculated, not measured: {machine.name}, {REACHED:.0%} of {machine.flops / 1e12:.0f} TFLOP/s\n")
-        print(table([row(experiment, machine) for experiment in experiments], HEADER), flush=True)
+        print(table([row(work, machine) for work in works], HEADER), flush=True)
     for experiment in experiments if options.compile else ():
         memory = Training(experiment).compiled.memory_analysis()
         wanted, kind = memory.temp_size_in_bytes / WHOLE, f"{jax.device_count()} x {jax.devices()[0].device_kind}"
