@@ -152,6 +152,7 @@ def test_all_pictures_of_samples_are_drawn_with_the_seed_of_sampling(run, monkey
 
 
 FREE = {"steps", "log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints", "rows", "minutes"}
+FREE |= {"rollbacks"}  # which without a NaN does nothing
 FREE |= {"dataset.data_dir", "dataset.folder"}  # what the data are is compared by checksum
 
 
