@@ -71,7 +71,7 @@ def test_labels_are_numbers_or_names_for_all_or_for_each(notebook, monkeypatch):
         run.sample(2, seed=5, label=label)
         batch, seed = seen.pop()
         assert batch["label"].tolist() == expected and batch["label"].dtype == np.int32 and seed == 5
-    monkeypatch.setattr(run.config.sampling, "seed", 9)
+    monkeypatch.setitem(run.config.sampling, "seed", 9)
     run.sample()
     batch, seed = seen.pop()
     assert len(batch["label"]) == run.config.sampling.n and seed == 9
