@@ -5,7 +5,8 @@ program reads (discriminators, pools) stays behind. Seed and number of a sample 
 seed is that of mode sample. A batch may have any size.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from gm_jax.tasks.task import Trained
 from gm_jax.workdir import write_json
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-ASKED = ("n", "seed", "batch_size", "label", "words")  # of sampling: whoever calls a program says it
+# Keys of sampling that no program has: whoever calls it says them, or they are of figures.
+ASKED = ("n", "seed", "batch_size", "label", "words", "inversions", "arithmetic", "between")
 KEYS = {  # inputs of programs that draw random numbers
     "number": Input((), "int32", "which sample of the seed: 0, 1, 2, ..."),
     "seed": Input((), "uint32", "one number for the whole batch"),
@@ -118,8 +120,20 @@ def lower(
 
     inputs = {name: jax.ShapeDtypeStruct(whole(name, x, batch), x.dtype) for name, x in program.inputs.items()}
     shapes = {name: jax.ShapeDtypeStruct(np.shape(x), x.dtype) for name, x in weights.items()}
-    with native_rules():
+    with native_rules(), without_paths():
         return jax.export.export(jax.jit(call), platforms=platforms)(shapes, **inputs)
+
+
+@contextlib.contextmanager
+def without_paths() -> Iterator[None]:
+    """Lower without the place of each operation in the code: the paths of this machine are nobody's business."""
+    name = "jax_traceback_in_locations_limit"
+    limit = getattr(jax.config, name)
+    jax.config.update(name, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(name, limit)
 
 
 def whole(name: str, given: Input, batch: Any) -> tuple:

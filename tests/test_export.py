@@ -91,6 +91,8 @@ def test_programs_do_what_the_tasks_functions_do(name, tmp_path, monkeypatch):
     if name in READ and chosen.keys() == set(fast):
         assert {"/".join(path.split("/")[:2]) for path in load_file(tmp_path / "weights.safetensors")} == READ[name]
     assert "label" not in about["sampling"]  # the caller says it
+    for file in tmp_path.glob("*.jaxexport"):
+        assert b"gm_jax" not in file.read_bytes()  # no path of this machine
     for key, program in load_export(tmp_path).items():
         given, position = inputs_of(programs[key]), np.arange(5, 5 + N, dtype=np.int32)
         expected = run.task.apply(programs[key].function, trained.variables, {**given, "position": position}, seed=3)

@@ -49,6 +49,10 @@ def test_the_notebook(notebook):
     saved = json.loads((run.run.workdir.path / "evaluation.json").read_text())
     assert saved["results"]["loss"] == names["results"]["loss"] and saved["step"] == 4
     assert run.figure("loss").size > (50, 50)
+    changes = {"sampling.steps": 3, "sampling.guidance_interval": (0.3, 5.0), "sampling.guidance": 2}
+    changed = gm_jax.load(run.run.workdir.path, "best", changes)
+    assert (changed.step, changed.config.sampling.steps, changed.config.sampling.guidance) == (4, 3, 2.0)
+    assert tuple(changed.config.sampling.guidance_interval) == (0.3, 5.0) and run.config.sampling.steps == 5
 
 
 def test_the_ten_lines_of_the_docs_draw_the_samples_of_the_run_without_gm_jax(notebook):
@@ -71,7 +75,7 @@ def test_labels_are_numbers_or_names_for_all_or_for_each(notebook, monkeypatch):
         run.sample(2, seed=5, label=label)
         batch, seed = seen.pop()
         assert batch["label"].tolist() == expected and batch["label"].dtype == np.int32 and seed == 5
-    monkeypatch.setattr(run.config.sampling, "seed", 9)
+    monkeypatch.setitem(run.config.sampling, "seed", 9)
     run.sample()
     batch, seed = seen.pop()
     assert len(batch["label"]) == run.config.sampling.n and seed == 9
