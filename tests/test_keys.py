@@ -46,11 +46,15 @@ SHOWN_BY = {
     "evaluate_every": "test_configs::test_every_config_trains_and_one_of_each_network_does_all_else",
     "checkpoint_every": "test_configs::test_every_config_trains_and_one_of_each_network_does_all_else",
     "keep_checkpoints": "test_checkpoint::test_keeps_the_last_two_and_the_best",
+    "rollbacks": "test_faults::test_a_run_that_diverges_goes_back_with_lower_rates_and_so_does_one_that_was_stopped",
     "dataset.name": FOUND,
     "dataset.data_dir": FOUND,
     "dataset.folder": "test_data::test_folder_with_splits_and_classes",
     "dataset.embedded": "test_data::test_stand_in_forbidden",
     "dataset.image_size": "test_data::test_sizes_that_vary_need_an_image_size",
+    "dataset.skip_corrupt": (
+        "test_faults::test_images_that_cannot_be_read_are_left_out_on_request_and_counted"
+    ),
     "dataset.split": "test_evaluate::test_any_split_may_be_trained_on",
     "dataset.validation": "test_evaluate::test_what_is_held_out_trains_nothing_and_chooses_the_best",
     "evaluation.split": "test_evaluate::test_samples_are_compared_with_each_other_and_with_training_images",
@@ -164,6 +168,7 @@ SHOWN_BY = {
     "diffusion.prediction": DIFFUSION,
     "diffusion.objective": DIFFUSION,
     "diffusion.conditional": DIFFUSION,
+    "sampling.inversions": "test_diffusion_inversion::test_inversion_follows_the_flow_and_back",
     "diffusion.variance": "test_diffusion_task::test_the_bound_trains_a_learned_variance_and_nothing_else",
     "diffusion.label_dropout": DIFFUSION,
     "diffusion.attributes": "test_diffusion_task::test_combinations_of_attributes_are_classes_that_words_ask_for",
