@@ -34,14 +34,14 @@ PROGRAMS = {  # of a config: those that are run, and those that are exported if 
     "cyclegan_shapes": (("translate_ab",), ("translate_ba",)),
     "vae_celeba": (("sample", "encoder"), ("decoder",)),
     "denoising_autoencoder_mnist": (("encoder",), ("decoder",)),
-    "cnn_cifar10:modern": (("classifier",), ()),
+    "fnn_mnist": (("classifier",), ()),
     "gmm_mnist": ((), ("sample",)),
     "naive_bayes_mnist": (("sample",), ()),
 }
 READ = {  # networks and memory whose weights go along
     "cgan_mnist": {"params/generator", "model_state/generator"},
     "cyclegan_shapes": {"params/ab"},
-    "cnn_cifar10:modern": {"params/classifier", "model_state/classifier"},
+    "fnn_mnist": {"params/classifier"},
 }
 
 
