@@ -47,11 +47,13 @@ def export(run: Run, checkpoint: str) -> int:
 
 
 def write_export(run: Run, trained: Trained, folder: Path) -> None:
-    """Write weights, programs, export.json and a model card into a folder; one that is there is replaced.
+    """Write weights, programs, export.json and a model card into a folder; an export that is there is replaced.
 
     Raises:
-        UserError: the task has no programs.
+        UserError: the task has no programs, or the folder holds something else.
     """
+    if folder.exists() and not (folder / INDEX).is_file():
+        raise UserError(f"{folder} is there and no export: it would be lost, so name another folder, or remove it")
     programs = run.task.programs()
     if not programs:
         raise UserError(f"the task {run.config.task} has no programs to export")
