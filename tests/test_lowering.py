@@ -18,7 +18,7 @@ from tests.tiny import EXPERIMENTS, load, open_tiny
 PLATFORMS = ("cuda", "tpu")
 DEVICES = 2
 TRAINED = [name for name in EXPERIMENTS if load(name).task not in ("gaussian_mixture", "naive_bayes")]
-FEW = ("gan_mnist", "lenet_mnist")
+FEW = ("gan_mnist",)
 
 
 def abstract(tree):
