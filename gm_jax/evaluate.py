@@ -26,12 +26,12 @@ class Measure:
 
     def __init__(self, task: Task, function: Callable, batch: dict[str, np.ndarray]):
         """`function` is (variables, batch, keys) -> {name: [B, ...]}; `batch` has any number of examples."""
-        self._task, self._function, self._batch = task, function, batch
+        self._task, self._function, self.batch = task, function, batch
 
     def __call__(self, variables: Variables) -> dict[str, Moments]:
         """Return the moments of every value; padding never counts."""
         config = self._task.config
-        chunks = self._task.iterate(self._function, variables, self._batch, config.seed, config.evaluation.batch_size)
+        chunks = self._task.iterate(self._function, variables, self.batch, config.seed, config.evaluation.batch_size)
         return gather(chunks)
 
 

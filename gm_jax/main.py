@@ -19,13 +19,13 @@ def main(_) -> int:
 
         return launcher.launch(cli.FLAGS.processes)
 
-    from gm_jax import backend, cluster, run
+    from gm_jax import backend, cluster, joining, run
     from gm_jax.workdir import Workdir
 
     if not cli.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # Orbax and JAX tell their every move otherwise
     backend.configure()
-    cluster.initialize(cli.FLAGS.coordinator, cli.FLAGS.processes, cli.FLAGS.process)
+    joining.initialize(cli.FLAGS.coordinator, cli.FLAGS.processes, cli.FLAGS.process)
     name = cli.experiment_name()
     workdir = Workdir(cli.FLAGS.workdir or f"runs/{name}", cluster.is_writer())
     if cli.FLAGS.mode == "train":

@@ -19,6 +19,7 @@ from gm_jax.provenance import describe_data, describe_start, environment
 from gm_jax.run import Run
 from gm_jax.stages import examples_before, stage_at
 from gm_jax.state import TrainState
+from gm_jax.tasks.task import Trained
 from gm_jax.window import Diverged, Window
 
 IN_FLIGHT = 2  # calls that the host may be ahead of the devices
@@ -122,8 +123,7 @@ def loop(
 ) -> tuple[TrainState, int]:
     """Step until `config.steps` or a signal; log, evaluate, draw and save on the way. Return the signal, or 0."""
     config, k, start = run.config, run.config.steps_per_call, int(state.step)
-    experiment, held_out, validation = run.experiment, run.held_out[0], run.validation()
-    sources = run.sources()
+    experiment, held_out, sources = run.experiment, run.held_out[0], run.sources()
     on_device = {name: parallel.replicate(dict(s.data) if s.resident else {}) for name, s in sources.items()}
     batches = pipeline.batches(
         sources,
@@ -134,7 +134,7 @@ def loop(
         process=(cluster.index(), cluster.count()),
         transfer=parallel.split_batches,
     )
-    validate = Measure(run.task, run.task.validate, validation)
+    validate = Measure(run.task, run.task.validate, run.validation())
     window = Window(meta["window"])
     file = run.workdir.open_metrics(start)
     in_flight: list[Any] = []
@@ -171,14 +171,11 @@ def loop(
         if step % config.evaluate_every == 0:
             with progress.paused():
                 trained = run.trained(state)
-                scores = {name: float(np.mean(m.mean)) for name, m in validate(trained.variables).items()}
-                scores |= during(trained)
+                scores = score_networks(run, during, validate, trained)
                 score = scores[during.monitor or run.task.monitor[0]]
                 file.write(step, held_out, scores)
                 progress.log(step, held_out, scores)
                 progress.watch({name: scores[name] for name in run.task.watched})
-                for warning in run.task.warnings(scores, validation):
-                    logging.warning("step %d: %s", step, warning)
                 draw_progress(run, trained)
         signal = parallel.agree(interrupt.signal or 0, vote)
         if step % config.checkpoint_every == 0 or step == config.steps or signal:
@@ -192,7 +189,16 @@ def loop(
     return state, parallel.agree(interrupt.signal or 0, vote)
 
 
-def draw_progress(run: Run, trained) -> None:
+def score_networks(run: Run, during: During, validate: Measure, trained: Trained) -> dict[str, float]:
+    """Return the scores of held-out images and of samples, by name; warn of what looks wrong about them."""
+    scores = {name: float(np.mean(m.mean)) for name, m in validate(trained.variables).items()}
+    scores |= during(trained)
+    for warning in run.task.warnings(scores, validate.batch):
+        logging.warning("step %d: %s", trained.step, warning)
+    return scores
+
+
+def draw_progress(run: Run, trained: Trained) -> None:
     """Draw the task's preview at this step, if it has one."""
     preview = run.task.preview(trained)
     if preview is not None:

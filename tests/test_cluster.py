@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from gm_jax import cluster, launcher
+from gm_jax import joining, launcher
 from gm_jax.errors import UserError
 from tests.tiny import flags, gm_jax, gm_jax_processes
 
@@ -89,7 +89,7 @@ def test_a_mistake_of_all_processes_is_told_once(tmp_path):
 )
 def test_flags_that_do_not_fit_are_told_in_a_line(given, said):
     with pytest.raises(UserError, match=said):
-        cluster.check_flags(*given)
+        joining.check_flags(*given)
 
 
 @pytest.mark.parametrize(
@@ -104,17 +104,17 @@ def test_flags_that_do_not_fit_are_told_in_a_line(given, said):
     ],
 )
 def test_the_kind_of_cluster_is_read_from_its_variables(environment, kind):
-    assert cluster.detect(environment) == kind
+    assert joining.detect(environment) == kind
 
 
 def test_open_mpi_5_needs_mpi4py(monkeypatch):
     for found, kind in ((None, None), ("there", "mpi4py")):
-        monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name, found=found: found)
+        monkeypatch.setattr(joining.importlib.util, "find_spec", lambda name, found=found: found)
         if kind:
-            assert cluster.detect({"OMPI_COMM_WORLD_SIZE": "2"}) == kind
+            assert joining.detect({"OMPI_COMM_WORLD_SIZE": "2"}) == kind
         else:
             with pytest.raises(UserError, match="pip install mpi4py"):
-                cluster.detect({"OMPI_COMM_WORLD_SIZE": "2"})
+                joining.detect({"OMPI_COMM_WORLD_SIZE": "2"})
 
 
 @pytest.mark.parametrize(
