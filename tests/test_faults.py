@@ -1,8 +1,11 @@
 """What goes wrong around a run: a full disk, images that cannot be read, storage without locks."""
 
 import errno
+import gzip
 import os
+import struct
 import subprocess
+import zlib
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +14,7 @@ from PIL import Image
 
 from gm_jax import workdir
 from gm_jax.data import folder
+from gm_jax.data.builders import idx
 from gm_jax.errors import UserError, is_full_disk
 from gm_jax.experiment import Experiment
 from gm_jax.workdir import Workdir, read_metrics
@@ -141,3 +145,20 @@ def test_a_run_that_diverges_goes_back_with_lower_rates_and_so_does_one_that_was
 def test_a_run_killed_at_random_moments_ends_with_the_same_bits(tmp_path):
     """The short form of `python -m tests.kill_storm`."""
     assert storm("fnn_mnist", tmp_path, 1, np.random.default_rng()).total() == 1
+
+
+def test_an_image_that_would_fill_the_memory_is_refused_by_its_header(tmp_path):
+    """A picture of 60 bytes that says it is 40,000 pixels wide and high."""
+    header = struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    packed = [struct.pack(">I", len(x)) + kind + x + struct.pack(">I", zlib.crc32(kind + x)) for kind, x in chunks]
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
+    with pytest.raises(UserError, match=r"bomb\.png cannot be read \(Image size \(1600000000 pixels\) exceeds limit"):
+        folder.load(tmp_path, "mine", 64)
+
+
+def test_a_small_file_that_unpacks_to_a_large_one_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(idx, "MOST", 1000)
+    (tmp_path / "bomb.gz").write_bytes(gzip.compress(bytes(2000)))
+    with pytest.raises(UserError, match="holds more than 1000 bytes"):
+        idx.read_idx(tmp_path / "bomb.gz", 1)

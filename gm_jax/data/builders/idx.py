@@ -14,6 +14,7 @@ FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
+MOST = 2**28  # bytes of a file, unpacked: a few kilobytes can become gigabytes
 
 
 def find_idx(source: Path, name: str) -> Path:
@@ -32,9 +33,12 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     data = path.read_bytes()
     if data[:2] == b"\x1f\x8b":
         try:
-            data = gzip.decompress(data)
+            with gzip.open(path) as file:
+                data = file.read(MOST + 1)
         except (EOFError, OSError, zlib.error) as error:
             raise UserError(f"{path} is a damaged gzip file ({error}): get it again") from error
+        if len(data) > MOST:
+            raise UserError(f"{path} holds more than {MOST} bytes, as none of these files does: get it again")
     # Two zero bytes, 8 for unsigned bytes, the number of dimensions, then each dimension as a big-endian uint32.
     header = 4 + 4 * dimensions
     if len(data) < header or data[:4] != bytes([0, 0, 8, dimensions]):
