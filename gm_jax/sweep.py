@@ -152,6 +152,8 @@ def main(_) -> int:
     options, command = cli.FLAGS, cli.this_command("gm_jax.sweep")
     os.environ.pop("GM_JAX_COMMAND", None)  # the members are not started by launch/sweep.sh
     logging.set_verbosity(logging.WARNING)
+    if any(options[name].present for name in ("processes", "process", "coordinator")):
+        raise UserError("a sweep trains every member in one process: leave out --processes")
     if options["checkpoint"].present:
         raise UserError("a sweep evaluates and draws the newest checkpoints: leave out --checkpoint")
     experiment = cli.experiment_name()

@@ -97,16 +97,17 @@ def test_values_that_cannot_be_swept(sweeps, message, command_line, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
+    ("arguments", "message"),
     [
-        ("model.smothing=1,2", "the config has no key 'model.smothing' (did you mean 'model.smoothing'?)"),
-        ("model.smoothing=0.5,0.0", "model.smoothing=0.0 must be above 0"),
+        (["model.smothing=1,2"], "the config has no key 'model.smothing' (did you mean 'model.smoothing'?)"),
+        (["model.smoothing=0.5,0.0"], "model.smoothing=0.0 must be above 0"),
+        (["seed=0,1", "--processes=2"], "a sweep trains every member in one process: leave out --processes"),
     ],
 )
-def test_a_mistake_is_told_in_one_line_before_anything_starts(values, message, tmp_path):
+def test_a_mistake_is_told_in_one_line_before_anything_starts(arguments, message, tmp_path):
     family = tmp_path / "family"
     digits = "--config.dataset.name=digits"
-    result = gm_jax(NAIVE_BAYES, digits, "--sweep", values, f"--workdir={family}", script="-m gm_jax.sweep")
+    result = gm_jax(NAIVE_BAYES, digits, f"--workdir={family}", "--sweep", *arguments, script="-m gm_jax.sweep")
     assert result.returncode == 2, result.stderr
     lines = [line for line in result.stderr.splitlines() if line.startswith("gm_jax: ")]
     assert lines == [f"gm_jax: {message}"], result.stderr
