@@ -71,10 +71,11 @@ wait_for() {  # wait_for SECONDS COMMAND...
         sleep 0.2
     done
 }
-trained() { grep -q "\"step\": $1," "$root/run/metrics.jsonl" 2>/dev/null; }
+trained() { grep -q "\"step\": $2," "$root/$1/metrics.jsonl" 2>/dev/null; }
 gone() { [ -z "$(squeue --noheader --jobs="$job" 2>/dev/null)" ]; }
-said() { grep -q "$1" "$root/job.log" 2>/dev/null; }
-wait_for 120 trained 300
+log="$root/job.log"
+said() { grep -q "$1" "$log" 2>/dev/null; }
+wait_for 120 trained run 300
 scancel --signal=TERM "$job.0"  # to the tasks of the step, as at a preemption
 wait_for 60 said "is queued again to go on"
 wait_for 180 said "continuing $root/run from step"
@@ -93,5 +94,18 @@ assert record["environment"]["processes"] == 2, record["environment"]
 assert [start["from_step"] > 0 for start in record["starts"]] == [False, True], record["starts"]
 whole, run = (json.loads((root / name / "checkpoints/800/meta/metadata").read_text()) for name in ("whole", "run"))
 assert whole == run and (root / "whole/metrics.jsonl").read_bytes() == (root / "run/metrics.jsonl").read_bytes()
-print(f"passed: {len(run['content']['leaves'])} arrays and all metrics have the bits of the run that was not disturbed")
+print(f"{len(run['content']['leaves'])} arrays and all metrics have the bits of the run that was not disturbed")
 END
+
+# Who cancels a job does not want it back.
+log="$root/cancelled.log"
+job="$(sbatch --parsable --ntasks=2 --output="$log" launch/slurm.sbatch "${arguments[@]}" --workdir="$root/cancelled")"
+wait_for 120 trained cancelled 100
+scancel "$job"
+wait_for 60 gone
+if said "queued again" || ! said "stopped at step"; then
+    echo "FAILED: a cancelled job was queued again, or did not save"
+    tail -n 5 "$log"
+    exit 1
+fi
+echo "passed"
