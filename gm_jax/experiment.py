@@ -37,9 +37,14 @@ class Experiment:
         check_stages(self.stages, config.steps_per_call)
 
     @functools.cached_property
+    def init(self) -> Callable[[jax.Array], dict[str, Tree]]:
+        """`task.init`, which takes up to seconds to trace, traced once for all that follows from it."""
+        return jax.jit(self.task.init, inline=True)
+
+    @functools.cached_property
     def networks(self) -> tuple[str, ...]:
         """The names of the networks."""
-        return tuple(jax.eval_shape(self.task.init, jax.random.key(0)))
+        return tuple(jax.eval_shape(self.init, jax.random.key(0)))
 
     def optimizers(self, stage: int = 0, rate: float = 1.0) -> dict[str, Any]:
         """Return the optax transformation of each network in a stage; their states have one shape in all stages.
@@ -54,7 +59,7 @@ class Experiment:
 
     def initial(self, key: jax.Array, fitted: dict[str, Tree] | None = None) -> TrainState:
         """Return the state at step 0; parameters that are `fitted` replace the random ones of their network."""
-        variables = self.task.init(key)
+        variables = self.init(key)
         variables |= {net: {**variables[net], "params": params} for net, params in (fitted or {}).items()}
         return create(variables, self.optimizers(), self.ema_decays(), self.task.init_memory(key))
 
