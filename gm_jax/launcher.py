@@ -57,7 +57,8 @@ def wait(running: list[subprocess.Popen]) -> int:
     while True:
         statuses = [process.poll() for process in running]
         if failed is None:
-            failed = next((i for i, status in enumerate(statuses) if status), None)
+            # Of several at once, one that a signal killed: the others may have ended for its sake.
+            failed = min((i for i, status in enumerate(statuses) if status), key=statuses.__getitem__, default=None)
             deadline = time.monotonic() + GRACE
         if None not in statuses:
             break

@@ -124,12 +124,14 @@ def test_open_mpi_5_needs_mpi4py(monkeypatch):
         (["os._exit(2)", "os._exit(2)"], 2, ""),  # they have said why
         (["time.sleep(60)", "os._exit(3)"], 3, "process 1 of 2 ended with exit status 3"),
         (["os.kill(os.getpid(), 9)", "time.sleep(60)"], 137, "process 0 of 2 ended with SIGKILL"),
+        (["os._exit(1)", "os.kill(os.getpid(), 9)"], 137, "process 1 of 2 ended with SIGKILL"),
     ],
 )
 def test_the_launcher_ends_all_when_one_has_died_and_says_which(scripts, status, said, monkeypatch, capfd):
     monkeypatch.setattr(launcher, "GRACE", 0.2)
     command = [sys.executable, "-S", "-c"]
     running = [subprocess.Popen([*command, f"import os, time; {script}"]) for script in scripts]
+    time.sleep(0.5)  # so that those that end are seen at once
     assert launcher.wait(running) == status
     assert all(process.poll() is not None for process in running)
     assert (said in capfd.readouterr().err) if said else (capfd.readouterr().err == "")
