@@ -13,11 +13,12 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from gm_jax import reproduce
+from gm_jax import compare, reproduce
 from gm_jax.errors import UserError
-from gm_jax.report import words
+from gm_jax.report import plots, words
 from gm_jax.report.__main__ import build
 from gm_jax.report.collection import collect
+from gm_jax.report.pages import Site
 from gm_jax.report.plan import Planner, Wish
 from gm_jax.report.reports import read_reports
 from gm_jax.report.shipped import read_experiments
@@ -45,11 +46,14 @@ def runs(tmp_path_factory):
     write_run(root / "stand-in", "denoising_autoencoder_mnist", record={"dataset": {**stand_in, "fingerprint": "d"}})
     scores = {"frechet_pixels": 3.5, "sampling_time": {"value": 0.01, "unit": "seconds", "n": 2000}}
     write_run(root / "vae_mnist", "vae_mnist", results={"elbo": -150.0, **scores}, sprites=("latent_plane",))
-    digits = {"judged_accuracy": 0.9, **scores, "frechet_pixels": 2.5}
+    of_features = {"value": 13.5, "n": 2000, "n_real": 10000, "n_generated": 2000, "split": "test"}
+    digits = {"judged_accuracy": 0.9, **scores, "frechet_pixels": 2.5, "frechet_lenet_mnist": of_features}
     write_run(root / "ddpm_mnist", "ddpm_mnist", 4500, steps=4500, results=digits, sprites=("reverse_film",))
     losses = [
         {"step": 5 * i, "split": "train", "discriminator_loss": i / 8, "generator_loss": 2.0} for i in range(1, 51)
     ]
+    losses.append({"step": 250, "split": "validation", "discriminator_loss": 0.0, "generator_loss": 0.0})
+    write_run(root / "gan", "dcgan_cifar10", 250, steps=250, results={"energy_score": 1.0}, metrics=losses[::-1])
     alike = {"similar_pairs": {"value": 2000, "n": 1000, "split": "all"}}
     write_run(root / "cats", "dcgan_cats", 250, steps=250, results=alike, metrics=losses, record=epochs(50, 250))
     name = f"{EVIL}img src=x onerror=alert(1)>\"'`|$\\frac{{"
@@ -120,7 +124,7 @@ def test_runs_are_put_to_their_rows(runs):
     results = {result.row.id: result for result in collect(runs).results}
     states = {row: result.state for row, result in results.items() if result.state != "not run"}
     assert states == {
-        **dict.fromkeys(("W1", "H1", "D1", "P1"), "done"),
+        **dict.fromkeys(("W1", "W7", "H1", "D1", "P1", "T5"), "done"),
         **dict.fromkeys(("W2", "W3", "W9", "T1", "T4", "B1"), "partly"),
     }
     assert results["W9"].uncompared == ["gan"]
@@ -133,6 +137,60 @@ def test_runs_are_put_to_their_rows(runs):
     assert [e.label for e in results["W1"].missing] == ["fnn_mnist:modern"]
     assert [e.values for e in results["B1"].families[0].entries] == [{"model.latent_dim": n} for n in (2, 4)]
     assert [e.name for e in results["D1"].entries] == ["ddpm_mnist"]
+
+
+def test_numbers_are_in_their_unit_and_of_the_lines_and_images_that_they_say(runs):
+    results = {result.row.id: result for result in collect(runs).results}
+
+    def found(row, number):
+        entry = next(entry for entry in results[row].entries if entry.is_whole)
+        return words.measure(entry, results[row].row.numbers[number])
+
+    assert (found("H1", 0).value, found("H1", 0).error, found("H1", 0).about) == (-150.0, 0.001, "test")
+    assert (found("D1", 0).value, found("D1", 1).value, found("D1", 1).n) == (90.0, 13.5, 2000)
+    assert (found("W7", 0).value, found("W7", 1).value) == (2.0, 0.125)  # the smallest of training, none of validation
+    entry = results["W1"].entries[0]
+    assert plots.has_curve(entry, "loss") == [(1.0, 5.0), (2.0, 2.5), (3.0, 5 / 3), (4.0, 1.25)]  # of validation
+
+
+def test_a_number_of_another_step_or_way_of_sampling_is_not_that_of_the_experiment(tmp_path):
+    """It stays on the page, under its own step and with what differs; the plan evaluates again."""
+    for name, experiment, about in (
+        ("fnn_mnist", "fnn_mnist", {"step": 20}),
+        ("ddpm_mnist", "ddpm_mnist", {"overrides": {"sampling.guidance": 5.0, "sampling.n": 9, "evaluation.n": 3}}),
+    ):
+        folder = write_run(tmp_path / "runs" / name, experiment, 4500, steps=4500)
+        evaluation = json.loads((folder / "evaluation.json").read_text()) | about
+        (folder / "evaluation.json").write_text(json.dumps(evaluation))
+    collection = collect(tmp_path / "runs")
+    lacks = {entry.name: entry.lacks[-1] for entry in collection.entries}
+    assert lacks["fnn_mnist"] == "its evaluation is of step 20, not of 4,500"
+    assert lacks["ddpm_mnist"] == "sampled differently: sampling.guidance=5.0"
+    build(tmp_path / "runs", tmp_path / "pages")
+    assert re.search(r"`fnn_mnist`, partly .*\| 20 \| 2026", (tmp_path / "pages" / "results.md").read_text())
+    made = plan(tmp_path / "runs", tmp_path / "runs", rows=["D1"])
+    assert [job.name for job in made.jobs] == ["lenet_mnist", "ddpm_mnist"] and made.jobs[1].minutes == 0
+
+
+def test_pictures_of_folders_with_like_names_are_kept_apart(runs, tmp_path):
+    site, figure = Site(tmp_path / "pages", collect(runs)), collect(runs).runs[0].figures["samples"]
+    assert len({site.href(figure, name) for name in ("a b", "a_b", "a/b", "a\\b")}) == 4
+    assert all(path.resolve().is_relative_to(tmp_path) for path in (tmp_path / "pages" / "figures").rglob("*"))
+
+
+def test_a_comparison_tells_scores_of_training_from_evaluations_and_names_a_stand_in(tmp_path):
+    scored = [{"step": 20, "split": split, "frechet_pixels_ab": 9.0} for split in ("validation", "seen")]
+    data = {"name": "digits", "stand_in": "MNIST was not found", "fingerprint": "d"}
+    results = {"frechet_pixels_ab": {"value": 2.0, "n": 7, "split": "train"}}
+    folder = write_run(tmp_path / "run", "fnn_mnist", metrics=scored, results=results, record={"dataset": data})
+    run = compare.read_run(folder)
+    points = [(point["step"], point["split"], point["seconds"]) for point in run["history"]]
+    assert points == [(20, "validation", 15.0), (20, "seen", 15.0), (40, "train", 30.0)]
+    assert compare.main([str(folder), f"--out={tmp_path / 'out'}"]) == 0
+    text = (tmp_path / "out" / "comparison.md").read_text()
+    assert "sampling_time" not in text and "n=7, split=train" in text and "NOTE: MNIST was not found" in text
+    with Image.open(tmp_path / "out" / "frechet_pixels_ab.png") as picture:
+        assert picture.text["stand_in"] == "MNIST was not found"
 
 
 @pytest.mark.parametrize(
@@ -174,7 +232,7 @@ def pages(runs, tmp_path_factory):
     """The pages of all reports by name, and the folder."""
     out = tmp_path_factory.mktemp("pages")
     said = build(runs, out)
-    assert "4 are done, 6 partly" in said
+    assert "6 are done, 6 partly" in said
     return out, {path.stem: Page(path) for path in out.glob("*.html")}
 
 
@@ -320,3 +378,5 @@ def test_reproduction_runs_the_plan_builds_the_pages_and_goes_on(tmp_path, monke
     assert reproduce.main(arguments) == 0 and len(ran) == 3
     with pytest.raises(UserError, match="must be positive"):
         reproduce.main(["--seeds=0"])
+    with pytest.raises(UserError, match="choose another folder with --runs"):
+        reproduce.main([f"--runs={out / 'index.html'}", "--dry_run"])

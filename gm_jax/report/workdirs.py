@@ -180,10 +180,11 @@ def _evaluation_of(content: Any) -> Evaluation | None:
     """Return an evaluation with its finite results; None: it is none."""
     try:
         results, step = get(content, "", "results", dict), get(content, "", "step", int)
-        time = get(content, "", "time", str, "")
+        time, overrides = get(content, "", "time", str, ""), get(content, "", "overrides", dict, {})
     except Unreadable:
         return None
-    return Evaluation(step, time, {name: _cleaned(result) for name, result in results.items() if _is_result(result)})
+    sound = {name: _cleaned(result) for name, result in results.items() if _is_result(result)}
+    return Evaluation(step, time, overrides, sound)
 
 
 def _cleaned(result: dict[str, Any]) -> dict[str, Any]:
