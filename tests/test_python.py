@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -83,8 +84,12 @@ def test_labels_are_numbers_or_names_for_all_or_for_each(notebook, monkeypatch):
 
 def test_a_mistake_is_a_user_error_of_one_line(notebook, tmp_path):
     run, folder = notebook[0]["run"], notebook[0]["run"].run.workdir.path
+    half = tmp_path / "half"
+    half.mkdir()
+    shutil.copy(folder / "config.json", half)
     for call, message in (
         (lambda: gm_jax.load(tmp_path / "none"), "there is no run in"),
+        (lambda: gm_jax.load(half), "has no run.json that tells its data"),
         (lambda: gm_jax.load(folder, 3), "there is no checkpoint 3; there are 2, 4, newest and best"),
         (lambda: gm_jax.load(folder, changes={"sampling.stesp": 3}), "(did you mean 'sampling.steps'?)"),
         (lambda: gm_jax.load(folder, changes={"sampling.steps": "many"}), "sampling.steps='many': "),

@@ -18,7 +18,7 @@ from gm_jax.errors import UserError
 from gm_jax.report import plots, words
 from gm_jax.report.__main__ import build
 from gm_jax.report.collection import collect
-from gm_jax.report.pages import Site
+from gm_jax.report.pages import Site, command
 from gm_jax.report.plan import Planner, Wish
 from gm_jax.report.reports import read_reports
 from gm_jax.report.shipped import read_experiments
@@ -56,8 +56,9 @@ def runs(tmp_path_factory):
     write_run(root / "gan", "dcgan_cifar10", 250, steps=250, results={"energy_score": 1.0}, metrics=losses[::-1])
     alike = {"similar_pairs": {"value": 2000, "n": 1000, "split": "all"}}
     write_run(root / "cats", "dcgan_cats", 250, steps=250, results=alike, metrics=losses, record=epochs(50, 250))
-    name = f"{EVIL}img src=x onerror=alert(1)>\"'`|$\\frac{{"
-    write_run(root / name, record={"config": name, "rows": ["W2"], "command": name}, seed=5)
+    name = f"{EVIL}img src=x onerror=alert(1)>\" onload=\"alert(1)'`|$\\frac{{"
+    evil = {"name": name, "origin": name, "fingerprint": "evil", "trained_on": {"n": 100}}
+    write_run(root / name, record={"config": name, "rows": ["W2"], "command": name, "dataset": evil}, seed=5)
     write_family(root / "vae_mnist_sweep", "vae_mnist", "model.latent_dim", LATENTS, steps=40)
     spoil(root)
     return root
@@ -157,6 +158,7 @@ def test_a_number_of_another_step_or_way_of_sampling_is_not_that_of_the_experime
     """It stays on the page, under its own step and with what differs; the plan evaluates again."""
     for name, experiment, about in (
         ("fnn_mnist", "fnn_mnist", {"step": 20}),
+        ("split", "cnn_cifar10", {"overrides": {"evaluation.split": "train"}}),
         ("ddpm_mnist", "ddpm_mnist", {"overrides": {"sampling.guidance": 5.0, "sampling.n": 9, "evaluation.n": 3}}),
     ):
         folder = write_run(tmp_path / "runs" / name, experiment, 4500, steps=4500)
@@ -165,11 +167,34 @@ def test_a_number_of_another_step_or_way_of_sampling_is_not_that_of_the_experime
     collection = collect(tmp_path / "runs")
     lacks = {entry.name: entry.lacks[-1] for entry in collection.entries}
     assert lacks["fnn_mnist"] == "its evaluation is of step 20, not of 4,500"
-    assert lacks["ddpm_mnist"] == "sampled differently: sampling.guidance=5.0"
+    assert lacks["cnn_cifar10"] == "evaluated differently: evaluation.split=train"
+    assert lacks["ddpm_mnist"] == "evaluated differently: sampling.guidance=5.0"
     build(tmp_path / "runs", tmp_path / "pages")
     assert re.search(r"`fnn_mnist`, partly .*\| 20 \| 2026", (tmp_path / "pages" / "results.md").read_text())
-    made = plan(tmp_path / "runs", tmp_path / "runs", rows=["D1"])
-    assert [job.name for job in made.jobs] == ["lenet_mnist", "ddpm_mnist"] and made.jobs[1].minutes == 0
+    assert "checkpoint of step 20 " in Page(tmp_path / "pages" / "W.html").text
+    made = plan(tmp_path / "runs", tmp_path / "runs", rows=["W1", "D1"])
+    assert [job.name for job in made.jobs] == ["fnn_mnist", "lenet_mnist", "ddpm_mnist"]
+    assert made.jobs[0].minutes == made.jobs[2].minutes == 0  # all is trained
+
+
+def test_only_seeds_are_averaged_commands_are_whole_and_a_sweep_reaches_no_further_than_its_folder(tmp_path):
+    other = {"name": "mnist", "origin": "tfds", "fingerprint": "other", "trained_on": {"n": 100}}
+    for seed, record in ((0, {}), (1, {}), (2, {"dataset": other})):
+        write_run(tmp_path / "runs" / str(seed), seed=seed, record=record)
+    write_run(tmp_path / "runs" / "wide", "autoencoder_mnist", seed=3, model__latent_dim=64)
+    write_run(tmp_path / "outside")
+    family = write_family(tmp_path / "runs" / "family", "vae_mnist", "model.latent_dim", {2: {"elbo": 1.0}})
+    listed = json.loads((family / "sweep.json").read_text())
+    listed["members"].append({"values": {"model.latent_dim": 4}, "workdir": "../../outside"})
+    (family / "sweep.json").write_text(json.dumps(listed))
+    collection = collect(tmp_path / "runs")
+    seeds = [[run.seed for run in entry.runs] for entry in collection.entries if entry.name == "fnn_mnist"]
+    assert sorted(seeds) == [[0, 1], [2]]
+    (wide,) = (entry for entry in collection.entries if entry.name == "autoencoder_mnist")
+    start = "python -m gm_jax.main --config=configs/autoencoder_mnist.py"
+    assert command(wide) == f"{start} --config.model.latent_dim=64 --config.seed=3"
+    assert all(run.path.is_relative_to(tmp_path / "runs") for run in collection.runs) and len(collection.runs) == 5
+    assert "family/outside" in {fault.name for fault in collection.faults}
 
 
 def test_pictures_of_folders_with_like_names_are_kept_apart(runs, tmp_path):
@@ -256,6 +281,7 @@ def test_pages_show_report_and_ours_side_by_side(pages):
     _, found = pages
     text = {name: " ".join(page.text.split()) for name, page in found.items()}
     assert "98.1 ± 1.2 %" in text["W"] and "the report: 97.34 %" in text["W"]
+    assert "± standard deviation of 3 seeds" in text["W"] and "± standard error" in text["H"]
     assert "seeds 0, 1, 2" in text["W"] and "n = 10,000" in text["W"] and "4 epochs" in text["W"]
     assert "python -m gm_jax.main --config=configs/fnn_mnist.py:modern 5 min" in text["W"]
     assert "0.5000, 0.5000, 0.5000, 0.5000 the report: -0.1119" in text["B"]

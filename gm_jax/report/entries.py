@@ -25,7 +25,7 @@ class Entry:
         changes: keys whose values are others than in the shipped config, and the values.
         family: of the sweep that they belong to; "": none.
         values: of the swept keys but the seed.
-        sampling: keys of how the evaluated samples are drawn whose values are others than in the shipped config.
+        measuring: likewise of what was evaluated: the split, and how samples are drawn.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Entry:
     changes: dict[str, Any]
     family: str
     values: dict[str, Any]
-    sampling: dict[str, Any]
+    measuring: dict[str, Any]
 
     @property
     def first(self) -> Run:
@@ -57,8 +57,8 @@ class Entry:
             found.append("not evaluated: run --mode=evaluate")
         elif run.evaluation.step != run.step:
             found.append(f"its evaluation is of step {run.evaluation.step:,}, not of {run.step:,}")
-        if self.sampling:
-            found.append(f"sampled differently: {', '.join(f'{key}={v}' for key, v in self.sampling.items())}")
+        if self.measuring:
+            found.append(f"evaluated differently: {', '.join(f'{key}={v}' for key, v in self.measuring.items())}")
         return found
 
     @property
@@ -130,14 +130,14 @@ def _identity(run: Run) -> tuple:
     settings = {key: value for key, value in run.settings.items() if not _is_free(key)}
     settings |= {"steps": run.steps, "reached": run.step, "evaluated": run.evaluation and run.evaluation.step}
     family = run.family if _swept(run) else ""
-    return (run.config, family, run.data.fingerprint, repr(sorted([*settings.items(), *_sampling(run).items()])))
+    return (run.config, family, run.data.fingerprint, repr(sorted([*settings.items(), *_measuring(run).items()])))
 
 
-def _sampling(run: Run) -> dict[str, Any]:
-    """Return how the samples that were evaluated are drawn."""
+def _measuring(run: Run) -> dict[str, Any]:
+    """Return the settings of what was evaluated: the split, and how samples are drawn."""
     settings = {**run.settings, **(run.evaluation.overrides if run.evaluation else {})}
-    groups = ((key, *key.partition(".")[::2], value) for key, value in settings.items())
-    return {key: value for key, group, name, value in groups if group == "sampling" and name not in NOT_OF_A_SAMPLE}
+    drawn = {key for key in settings if key.startswith("sampling.")} - {f"sampling.{key}" for key in NOT_OF_A_SAMPLE}
+    return {key: value for key, value in settings.items() if key in drawn or key == "evaluation.split"}
 
 
 def _is_free(key: str) -> bool:
@@ -158,8 +158,8 @@ def _entry(runs: list[Run], experiments: Mapping[str, Experiment]) -> Entry:
     name = experiment.label if experiment else first.config
     changes = {key: value for key, value in _changes(first, experiment).items() if key not in values}
     shipped = experiment.settings if experiment else first.settings
-    sampling = {key: value for key, value in _sampling(first).items() if key in shipped and value != shipped[key]}
-    return Entry(name, experiment, runs, changes, first.family if values else "", values, sampling)
+    measuring = {key: value for key, value in _measuring(first).items() if key in shipped and value != shipped[key]}
+    return Entry(name, experiment, runs, changes, first.family if values else "", values, measuring)
 
 
 def _changes(run: Run, experiment: Experiment | None) -> dict[str, Any]:
