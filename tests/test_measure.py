@@ -221,6 +221,8 @@ def test_what_cannot_be_compared_is_told_in_one_line(tmp_path):
     np.savez(tmp_path / "pickle.npz", images=np.array([print], dtype=object))
     (tmp_path / "text.npz").write_text("no zip")
     np.savez(tmp_path / "statistics.npz", mu=np.zeros(3), sigma=np.eye(3))
+    np.savez(tmp_path / "crooked.npz", mu=np.zeros(16), sigma=np.eye(3))
+    np.savez(tmp_path / "endless.npz", mu=np.full(16, np.inf), sigma=np.eye(16))
     for real, generated, more, said in (
         ("a", "b", [], "images of 4x4x1 and 5x5x1 cannot be compared by pixels"),
         ("a", "float", [], "has float64"),
@@ -229,6 +231,8 @@ def test_what_cannot_be_compared_is_told_in_one_line(tmp_path):
         ("a", "statistics", [], "the generated images themselves are needed"),
         ("statistics", "a", [], "features of 3 and 16 values"),
         ("a", "a", ["--metrics=frechet,kid"], "--metrics: 'kid' is not one of"),
+        ("crooked", "a", [], r"mu \[16\] and sigma \[3, 3\]: they should be"),
+        ("endless", "a", [], "they should be .* and finite"),
         ("a", "a", ["--n=1"], "a comparison needs two images or more"),
         ("a", "a", [f"--json={tmp_path / 'none' / 'out.json'}"], "there is no folder"),
     ):

@@ -53,7 +53,7 @@ def runs(tmp_path_factory):
         {"step": 5 * i, "split": "train", "discriminator_loss": i / 8, "generator_loss": 2.0} for i in range(1, 51)
     ]
     losses.append({"step": 250, "split": "validation", "discriminator_loss": 0.0, "generator_loss": 0.0})
-    write_run(root / "gan", "dcgan_cifar10", 250, steps=250, results={"energy_score": 1.0}, metrics=losses[::-1])
+    write_run(root / "gan", "dcgan_cifar10", 250, steps=250, results={"energy_score": 1.0}, metrics=losses)
     alike = {"similar_pairs": {"value": 2000, "n": 1000, "split": "all"}}
     write_run(root / "cats", "dcgan_cats", 250, steps=250, results=alike, metrics=losses, record=epochs(50, 250))
     name = f"{EVIL}img src=x onerror=alert(1)>\" onload=\"alert(1)'`|$\\frac{{"
@@ -75,6 +75,10 @@ def spoil(root):
         (root / name).mkdir()
     (root / "foreign" / "model.pt").write_bytes(b"\x80")
     (root / "listless" / "sweep.json").write_text("[]")
+    write_family(root / "mixed", "vae_mnist", "model.latent_dim", {2: {"elbo": 1.0}, 4: {"elbo": 2.0}})
+    mixed = json.loads((root / "mixed" / "sweep.json").read_text())
+    mixed["members"][1]["values"] = {"seed": 1}
+    (root / "mixed" / "sweep.json").write_text(json.dumps(mixed))
     (root / "text" / "config.json").write_text("not JSON {")
     write_run(root / "damaged", "lenet_mnist")
     with (root / "damaged" / "metrics.jsonl").open("a") as file:
@@ -102,6 +106,7 @@ REASONS = {
     "strange": "config.json is not what gm_jax writes: it has no steps, or a strange one",
     "text": "config.json cannot be read",
     "listless": "sweep.json is not what gm_jax writes",
+    "mixed": "its members are of different keys",
     "vae_mnist_sweep": "without model.latent_dim=8,16,32,64",
 }
 

@@ -102,6 +102,8 @@ def _members(family: Path, root: Path, faults: list[Fault]) -> list[tuple[Path, 
     try:
         listed = get(read_object(family, "sweep.json"), "sweep.json", "members", list)
         names = {get(m, "sweep.json", "workdir", str): get(m, "sweep.json", "values", dict) for m in listed}
+        if len({frozenset(values) for values in names.values()}) > 1:
+            raise Unreadable("sweep.json is not what gm_jax writes: its members are of different keys")
         names = {name: {key: _swept(value) for key, value in values.items()} for name, values in names.items()}
     except Unreadable as error:
         faults.append(Fault(_name(family, root), str(error)))
