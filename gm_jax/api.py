@@ -57,12 +57,14 @@ class LoadedRun:
         each, by its number or name; None: as `config.sampling` says.
 
         Raises:
-            UserError: no such class, or a task that draws no samples or none on demand.
+            UserError: no such class, n or seed, or a task that draws no samples or none on demand.
         """
         sampling, task = self.config.sampling, self.run.task
         n, seed = sampling.n if n is None else n, sampling.seed if seed is None else seed
         labels = None if label is None else class_numbers(task, label)
-        if n < 1 or (np.ndim(labels) and len(labels) != n):
+        if n < 1 or not 0 <= seed < 2**32:
+            raise UserError(f"n={n} and seed={seed}: n must be at least 1, and a seed from 0 to {2**32 - 1}")
+        if np.ndim(labels) and len(labels) != n:
             raise UserError(f"{n} samples with {np.size(labels)} labels: give one label, or one for each sample")
         drawn = task.sample(self.trained.variables, n, seed, labels=labels)
         if drawn is None:
@@ -128,7 +130,7 @@ def class_numbers(task: Task, label: int | str | Sequence[int | str]) -> np.ndar
     def number(one: int | str) -> int:
         if isinstance(one, str) and one in names:
             return names.index(one)
-        if isinstance(one, str) or not 0 <= one < task.classes:
+        if isinstance(one, str) or one not in range(task.classes):
             raise UserError(f"there is no class {one!r}{nearest(str(one), names)}: there are {', '.join(names)}")
         return one
 

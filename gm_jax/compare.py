@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LIKELIHOODS = ("bits_per_dimension", "elbo", "importance_weighted_bound", "log_likelihood")
+IN_TRAINING = ("validation", "seen")  # what scores of training are logged under
 OTHERS = ("kid_", "kernel_", "inception_score_", "precision_", "recall_", "density_", "coverage_", "memorisation_",
           "judged_accuracy", "similar_pairs")  # fmt: skip
 
@@ -68,10 +69,11 @@ def history(run: Run) -> list[dict[str, Any]]:
     """Return every number of quality by training time: those that training logged, and those of all evaluations."""
     found = []
     for line in run.metrics:
-        found += [(line["step"], name, value, "validation") for name, value in line.items() if name.startswith(QUALITY)]
+        scores = [name for name in line if name.startswith(QUALITY)]
+        found += [(line["step"], name, line[name], line["split"]) for name in scores]
     for evaluation in run.evaluations:
-        scores = {name: r["value"] for name, r in evaluation.results.items() if name.startswith(QUALITY)}
-        found += [(evaluation.step, name, value, "test") for name, value in scores.items()]
+        results = {name: result for name, result in evaluation.results.items() if name.startswith(QUALITY)}
+        found += [(evaluation.step, name, r["value"], r.get("split", "test")) for name, r in results.items()]
     return [
         {"step": step, "seconds": training_time(run, step), "name": name, "value": value, "split": split}
         for step, name, value, split in found
@@ -84,7 +86,7 @@ def columns(runs: Sequence[dict[str, Any]]) -> list[str]:
     wanted = [
         n for start in (*QUALITY, *OTHERS) for n in names if n.startswith(start) and not n.endswith("_of_real_images")
     ]
-    return [*dict.fromkeys([*wanted, *(n for n in LIKELIHOODS if n in names), "sampling_time"])]
+    return [*dict.fromkeys([*wanted, *(n for n in (*LIKELIHOODS, "sampling_time") if n in names)])]
 
 
 def cell(result: dict[str, Any] | None) -> str:
@@ -117,7 +119,7 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
 
 def describe(result: dict[str, Any]) -> str:
     """Return what a number is of."""
-    keys = ("n_real", "n_generated", "split", "weights", "convention", "unit")
+    keys = ("n_real", "n_generated", "split", "weights", "convention", "judge", "unit")
     n = {} if "n_real" in result else {"n": result.get("n")}
     return ", ".join(f"{key}={value}" for key, value in {**n, **{k: result[k] for k in keys if k in result}}.items())
 
@@ -140,20 +142,26 @@ def remarks(runs: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def draw(figure: "Figure", name: str, runs: Sequence[dict[str, Any]], colours: Sequence[str] | None = None) -> None:
-    """Draw a number of quality over the time that a sample takes (left) and over training time (right)."""
+    """Draw a number of quality over the time that a sample takes (left) and over training time (right).
+
+    Scores of training, of other and fewer images, are dashed: they make no line with those of mode evaluate.
+    """
     left, right = figure.subplots(1, 2)
     for i, run in enumerate(run for run in runs if name in run["results"]):
-        look = {"label": run["run"], "color": colours[i % len(colours)] if colours else None}
+        look = {"label": run["run"], "color": colours[i % len(colours)] if colours else f"C{i % 10}"}
         if "sampling_time" in run["results"]:
             left.plot(run["results"]["sampling_time"]["value"], run["results"][name]["value"], "o", **look)
-        points = sorted((p["seconds"], p["value"]) for p in run["history"] if p["name"] == name)
-        if points:
-            right.plot(*zip(*points, strict=True), "o-", **look)
+        history = [point for point in run["history"] if point["name"] == name]
+        for in_training, style in ((True, ".--"), (False, "o-")):
+            chosen = [point for point in history if (point["split"] in IN_TRAINING) == in_training]
+            points = sorted((point["seconds"], point["value"]) for point in chosen)
+            if points:
+                right.plot(*zip(*points, strict=True), style, **look)
     left.set(xlabel="seconds to draw an image", ylabel=name, xscale="log", yscale="log")
     right.set(xlabel="seconds of training", ylabel=name, xscale="log", yscale="log")
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    left.legend(fontsize=8)
+    (left if left.has_data() else right).legend(fontsize=8)
 
 
 def plot(out: Path, runs: Sequence[dict[str, Any]]) -> list[Path]:
@@ -167,7 +175,8 @@ def plot(out: Path, runs: Sequence[dict[str, Any]]) -> list[Path]:
         figure = matplotlib.figure.Figure(figsize=(13, 5), layout="constrained")
         draw(figure, name, runs)
         written.append(out / f"{name}.png")
-        caption = Caption("comparison", ", ".join(sorted({run["data"] for run in runs})), 0)
+        stand_in = "; ".join(sorted({run["stand_in"] for run in runs if run["stand_in"]})) or None
+        caption = Caption("comparison", ", ".join(sorted({run["data"] for run in runs})), 0, stand_in)
         save_figure(written[-1], figure, caption.plus(f"{name} of {len(runs)} runs, lower is better"))
     return written
 

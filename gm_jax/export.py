@@ -6,6 +6,7 @@ seed is that of mode sample. A batch may have any size.
 """
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from safetensors.numpy import save
 
 from gm_jax import random
 from gm_jax.data.atomic import new_directory
+from gm_jax.defaults.base import NOT_OF_A_SAMPLE
 from gm_jax.errors import UserError
 from gm_jax.exported import BATCH, FORMAT, INDEX, SUFFIX, WEIGHTS, digest
 from gm_jax.layers.conv import native_rules
-from gm_jax.model_card import write_card
+from gm_jax.model_card import CARD, write_card
 from gm_jax.program import Input, Program
 from gm_jax.run import Run
 from gm_jax.state import Variables
@@ -29,8 +31,7 @@ from gm_jax.tasks.task import Trained
 from gm_jax.workdir import write_json
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-# Keys of sampling that no program has: whoever calls it says them, or they are of figures.
-ASKED = ("n", "seed", "batch_size", "label", "words", "inversions", "arithmetic", "between")
+ASKED = (*NOT_OF_A_SAMPLE, "label", "words")  # keys of sampling that no program has: whoever calls it says them
 KEYS = {  # inputs of programs that draw random numbers
     "number": Input((), "int32", "which sample of the seed: 0, 1, 2, ..."),
     "seed": Input((), "uint32", "one number for the whole batch"),
@@ -50,10 +51,9 @@ def write_export(run: Run, trained: Trained, folder: Path) -> None:
     """Write weights, programs, export.json and a model card into a folder; an export that is there is replaced.
 
     Raises:
-        UserError: the task has no programs, or the folder holds something else.
+        UserError: the task has no programs, the folder holds other things, or it cannot be written.
     """
-    if folder.exists() and not (folder / INDEX).is_file():
-        raise UserError(f"{folder} is there and no export: it would be lost, so name another folder, or remove it")
+    check_folder(folder)
     programs = run.task.programs()
     if not programs:
         raise UserError(f"the task {run.config.task} has no programs to export")
@@ -64,7 +64,6 @@ def write_export(run: Run, trained: Trained, folder: Path) -> None:
     programs = {name: with_inputs(program, keys[name]) for name, program in programs.items()}
     (batch,) = jax.export.symbolic_shape(BATCH)
     lowered = {name: lower(program, rebuild, weights, batch) for name, program in programs.items()}
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with new_directory(folder) as new:
         contiguous = {name: np.array(x, order="C") for name, x in jax.device_get(weights).items()}
         (new / WEIGHTS).write_bytes(save(contiguous))
@@ -76,6 +75,20 @@ def write_export(run: Run, trained: Trained, folder: Path) -> None:
             about["programs"][name] = {"file": file.name, "digest": digest(file), **tell(programs[name], exported)}
         write_json(new / INDEX, about)
         write_card(new, about, run)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise UserError unless an export can be written as a folder: it takes the place of all that lies there."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        there = list(folder.iterdir()) if folder.exists() else []
+    except OSError as error:
+        raise UserError(f"cannot write an export to {folder} ({error.strerror}): name another folder") from error
+    others = sorted(path.name for path in there if path.name not in (INDEX, WEIGHTS, CARD) and path.suffix != SUFFIX)
+    if others:
+        raise UserError(f"{folder} is not an export alone, it has {others[0]}, which would be lost: name another one")
+    if not os.access(folder.parent, os.W_OK):
+        raise UserError(f"cannot write an export to {folder} (Permission denied): name another folder")
 
 
 def by_name(variables: Variables) -> tuple[dict[str, Any], Callable[[Mapping[str, Any]], Variables]]:

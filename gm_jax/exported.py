@@ -32,8 +32,9 @@ def load_export(folder: str | Path) -> dict[str, Callable[..., dict[str, np.ndar
         about = json.loads((folder / INDEX).read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} is no export ({error}): make one with --mode=export") from error
-    if about.get("format") != FORMAT:
-        raise UserError(f"{folder} is an export of format {about.get('format')}, not {FORMAT}: export the run again")
+    version = about.get("format") if isinstance(about, dict) else None
+    if version != FORMAT:
+        raise UserError(f"{folder} is an export of format {version}, not {FORMAT}: export the run again")
     for part in (about["weights"], *about["programs"].values()):
         file = folder / part["file"]
         if not file.is_file() or digest(file) != part["digest"]:
@@ -63,12 +64,31 @@ def call(name: str, known: dict[str, Any], function: Callable, weights: dict[str
     """Call a program with inputs of the types that it knows; return NumPy arrays.
 
     Raises:
-        UserError: an input that is not there, or one that it does not know.
+        UserError: an input that is not there, that it does not know, or that does not fit.
     """
     if inputs.keys() != known.keys():
         raise UserError(f"the program {name} takes {', '.join(known)}, not {', '.join(inputs) or 'nothing'}")
-    given = {key: np.asarray(value, known[key]["dtype"]) for key, value in inputs.items()}
+    given = {key: fitting(f"{name}: {key}", value, known[key]) for key, value in inputs.items()}
+    sizes = {key: len(value) for key, value in given.items() if value.ndim}
+    if len(set(sizes.values())) > 1:
+        told = ", ".join(f"{n} of {key}" for key, n in sizes.items())
+        raise UserError(f"the program {name} takes as many of each input, not {told}")
     return jax.device_get(function(weights, **given))
+
+
+def fitting(what: str, value: Any, told: dict[str, Any]) -> np.ndarray:
+    """Return an input as an array of the type and shape that export.json tells.
+
+    Raises:
+        UserError: it has another shape, or the type would change it: images of floats are no grey levels.
+    """
+    value, dtype, shape = np.asarray(value), np.dtype(told["dtype"]), told["shape"]
+    if value.ndim != len(shape) or any(n not in (m, BATCH) for n, m in zip(shape, value.shape, strict=True)):
+        raise UserError(f"{what} has the shape {list(value.shape)}, not [{', '.join(map(str, shape))}]")
+    found = value.astype(dtype) if value.dtype.kind in "biuf" else None
+    if found is None or (dtype.kind in "iu" and not np.array_equal(found, value)):
+        raise UserError(f"{what} is {value.dtype} with values that are not {dtype}: {told['meaning']}")
+    return found
 
 
 def digest(file: Path) -> str:

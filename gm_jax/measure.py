@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from gm_jax import backend, cluster
 from gm_jax.data.pipeline import choose
@@ -114,8 +115,7 @@ def measure(run: Run, drawn: Drawn) -> dict[str, Any]:
     (portion,) = run.portions.values()
     test = choose(run.dataset.sizes[source.test], settings.n)
     results: dict[str, Any] = {}
-    for name in settings.extractors if settings.metrics else ():
-        extractor = open_extractor(name, settings.convention, run.spec.image_shape, settings.inception)
+    for extractor in open_extractors(settings, run.spec.image_shape):
         generated = look(extractor, lambda i, j: np.asarray(drawn.images[i:j]), n, drawn.path)
         real = look_at_data(run, extractor, source.test, test)
         training = None
@@ -135,15 +135,33 @@ def measure(run: Run, drawn: Drawn) -> dict[str, Any]:
     return {name: {"n": n, "split": source.test, "seed": seed, **result} for name, result in results.items()}
 
 
+def open_extractors(settings: ConfigDict, image_shape: tuple[int, int, int]) -> list[Extractor]:
+    """Return the extractors that `evaluation` names, for images of one shape; none where no metrics are asked for.
+
+    Raises:
+        UserError: there is none of that name, or two would call their numbers alike.
+    """
+    if not settings.metrics:
+        return []
+    found: dict[str, Extractor] = {}
+    for where in settings.extractors:
+        extractor = open_extractor(where, settings.convention, image_shape, settings.inception)
+        if extractor.name in found:
+            raise UserError(
+                f"evaluation.extractors: the numbers of {where} would be called {extractor.name} as another's are: "
+                "evaluate with one after the other"
+            )
+        found[extractor.name] = extractor
+    return list(found.values())
+
+
 def measure_translation(run: Run, translation: Translation) -> dict[str, Any]:
     """Return what the evaluators say of translations beside images of the other domain, and of what was translated.
 
     The latter, "..._untranslated", is where a translation that changes nothing stands.
     """
     settings, results = run.config.evaluation, {}
-    for name in settings.extractors if settings.metrics else ():
-        shape = translation.made.shape[1:]
-        extractor = open_extractor(name, settings.convention, shape, settings.inception)
+    for extractor in open_extractors(settings, translation.made.shape[1:]):
         about = {"n_real": len(translation.target), "n_generated": len(translation.made), "n": len(translation.made)}
         about |= describe(extractor, settings.convention)
         real = see_all(extractor, translation.target)
@@ -189,6 +207,11 @@ class During:
         shape = run.spec.image_shape
         self._extractor = open_extractor(settings.extractors[0], settings.convention, shape, settings.inception)
         self._real = see_all(self._extractor, run.validation()["image"])
+        alike = Comparison(self._real, self._real)
+        for name in settings.during:
+            for need in evaluators.lacks(alike, name):
+                what = f"{need}, which {self._extractor.name} does not give in training"
+                raise UserError(f"evaluation.during: {name} needs {what}: leave it out, or name another extractor")
 
     def __call__(self, trained: Trained) -> dict[str, float]:
         """Return the numbers by name; {} if none are asked for."""

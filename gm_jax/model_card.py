@@ -1,11 +1,12 @@
 """The model card of an export: what was trained, on which data, how good it is, how it is called, what is left open."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gm_jax.defaults.table import flatten
 from gm_jax.run import Run
 from gm_jax.workdir import read_json
 
@@ -19,10 +20,10 @@ LICENCE = (
 
 def write_card(folder: Path, about: Mapping[str, Any], run: Run) -> None:
     """Write README.md into an export's folder, from what export.json says and what lies in the workdir."""
-    record = run.workdir.run()
+    record, evaluation = run.workdir.run(), read_json(run.workdir.path / "evaluation.json")
     sections = {
         f"{about['config']}, step {about['step']}": summary(about, record["dataset"]),
-        "Numbers": numbers(about["step"], read_json(run.workdir.path / "evaluation.json")),
+        "Numbers": numbers(about["step"], evaluation, sampled_otherwise(run, about["sampling"], evaluation)),
         "Use": use(about),
         "Where it comes from": origin(record, about),
         "Licence": LICENCE,
@@ -48,7 +49,15 @@ def counts(trained_on: Mapping[str, Any]) -> str:
     return ", ".join(f"{source['n']} examples of the split {source['split']}" for source in sources)
 
 
-def numbers(step: int, evaluation: Mapping[str, Any] | None) -> str:
+def sampled_otherwise(run: Run, names: Iterable[str], evaluation: Mapping[str, Any] | None) -> list[str]:
+    """Return the keys of sampling, of these, by which the samples evaluated differ from a run's, and their values."""
+    exported = flatten(run.config.sampling, "sampling.")
+    evaluated = {**flatten(run.workdir.saved_config()), **(evaluation or {}).get("overrides", {})}
+    keys = [f"sampling.{name}" for name in names]
+    return [f"{key}={evaluated[key]}" for key in keys if evaluated[key] != exported[key]]
+
+
+def numbers(step: int, evaluation: Mapping[str, Any] | None, otherwise: Sequence[str] = ()) -> str:
     """Return a table of the numbers that mode evaluate found of the same checkpoint."""
     if evaluation is None or evaluation["step"] != step:
         return "This checkpoint has not been evaluated: `--mode=evaluate`, then `--mode=export` again."
@@ -60,7 +69,8 @@ def numbers(step: int, evaluation: Mapping[str, Any] | None) -> str:
             rows.append(
                 f"| {name}{unit} | {result['value']:.6g} | {error} | {result['n']} | {result.get('split', '')} |"
             )
-    return "\n".join(rows)
+    note = [f"NOTE: their samples were drawn otherwise than here, by {', '.join(otherwise)}.", ""] if otherwise else []
+    return "\n".join([*note, *rows])
 
 
 def use(about: Mapping[str, Any]) -> str:

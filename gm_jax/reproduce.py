@@ -53,7 +53,10 @@ def as_process(job: Job, runs: Path) -> processes.Job:
 def reproduce(runs: Path, out: Path, wish: Wish, dry_run: bool, command: str) -> int:
     """Run the plan; return the exit status: 0, 1 if a job failed, or 128 + the signal that came."""
     began, failed, done = time.time(), 0, []
-    runs.mkdir(parents=True, exist_ok=True)
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {runs} ({error.strerror}): choose another folder with --runs") from error
     while True:
         spent = (time.time() - began) / 60.0
         budget = None if wish.budget is None else wish.budget - spent

@@ -286,6 +286,8 @@ def open_trained(name: str, overrides: dict[str, Any], workdir: Workdir) -> Run:
     record = workdir.run()
     if record.get("config", name) != name:
         raise UserError(f"{workdir.path} was written by the config {record['config']}, not {name}: name its --workdir")
+    if "dataset" not in record:
+        raise UserError(f"{workdir.path} has no run.json that tells its data: start the training again")
     flat_config, free = flatten(config), {"evaluation", *modes(config.task)}
     for key, value in overrides.items():
         value = list(value) if isinstance(value, tuple) else value

@@ -19,8 +19,8 @@ from safetensors.numpy import load_file
 
 from gm_jax.errors import UserError
 from gm_jax.export import by_name, export, lower, write_export
-from gm_jax.exported import load_export
-from gm_jax.model_card import numbers
+from gm_jax.exported import call, load_export
+from gm_jax.model_card import numbers, sampled_otherwise
 from gm_jax.provenance import describe_data, describe_start
 from gm_jax.run import Run
 from gm_jax.tasks.task import Trained
@@ -49,6 +49,7 @@ def pretend(folder: Path, name: str, **changes) -> tuple[Run, Trained]:
     """Open a tiny run whose weights are made up: nothing needs to be trained or compiled."""
     run = open_tiny(folder, name, **changes)
     run.workdir.update_run(dataset=describe_data(run), **describe_start(run, "python -m gm_jax.main"))
+    write_json(run.workdir.path / "config.json", json.loads(run.config.to_json()))
     rng = np.random.default_rng(0)
 
     def fill(path, x):
@@ -132,6 +133,10 @@ def test_the_model_card_tells_data_numbers_calls_and_command(exported):
     code = card.split("```python")[1].split("```")[0]
     assert "encoder.call(weights, image=np.zeros((2, 28, 28, 1), np.uint8))  # code" in code
     compile(code, "card", "exec")
+    otherwise = sampled_otherwise(run, ["seed"], {"overrides": {"sampling.seed": 3, "sampling.n": 9}})
+    assert otherwise == ["sampling.seed=3"] and sampled_otherwise(run, ["seed"], {"step": 3}) == []
+    evaluation = read_json(run.workdir.path / "evaluation.json")
+    assert numbers(trained.step, evaluation, otherwise).startswith("NOTE: their samples were drawn otherwise")
     write_json(run.workdir.path / "evaluation.json", {"step": trained.step + 1, "results": {}})
     assert numbers(trained.step, read_json(run.workdir.path / "evaluation.json")).startswith("This checkpoint has not")
 
@@ -152,6 +157,7 @@ def test_a_bad_export_is_told_in_a_line(exported, tmp_path):
             ({"export.json": None}, "is no export"),
             ({"export.json": b"{"}, "is no export"),
             ({"export.json": b'{"format": 99}'}, "is an export of format 99, not 1"),
+            ({"export.json": b"[]"}, "is an export of format None, not 1"),
             ({"encoder.jaxexport": b"half"}, "encoder.jaxexport is damaged or gone"),
             ({"weights.safetensors": None}, "weights.safetensors is damaged or gone"),
             (future(b"a format of tomorrow"), unreadable),
@@ -171,14 +177,47 @@ def test_a_program_is_told_its_inputs_by_name(exported):
         load_export(exported[2])["decoder"](image=np.zeros((1, 28, 28, 1)))
 
 
+def test_inputs_that_do_not_fit_are_refused_and_not_rounded():
+    """Images in [0, 1] cast to grey levels would all be black, and label 256 of uint8 label 0."""
+    image = {"shape": ["batch", 2, 2, 1], "dtype": "uint8", "meaning": "images, NHWC, 0 ... 255"}
+    label = {"shape": ["batch"], "dtype": "int32", "meaning": "a class"}
+    known = {"image": image, "label": label, "seed": {"shape": [], "dtype": "uint32", "meaning": "a number"}}
+    given = {"image": np.full((3, 2, 2, 1), 255), "label": [0, 1, 2], "seed": 2**32 - 1}
+    taken = call("x", known, lambda weights, **inputs: inputs, {}, **given)
+    assert {key: str(value.dtype) for key, value in taken.items()} == {k: v["dtype"] for k, v in known.items()}
+    for key, value, message in (
+        ("image", np.full((3, 2, 2, 1), 0.5), "x: image is float64 with values that are not uint8: images, NHWC"),
+        ("image", np.full((3, 2, 2, 1), 256), "with values that are not uint8"),
+        ("image", np.zeros((3, 2, 2), np.uint8), "x: image has the shape [3, 2, 2], not [batch, 2, 2, 1]"),
+        ("label", ["a", "b", "c"], "with values that are not int32: a class"),
+        ("label", [0, 1], "takes as many of each input, not 3 of image, 2 of label"),
+        ("seed", -1, "x: seed is int64 with values that are not uint32"),
+        ("seed", [0, 1, 2], "x: seed has the shape [3], not []"),
+    ):
+        with pytest.raises(UserError, match=re.escape(message)):
+            call("x", known, None, {}, **{**given, key: value})
+
+
+def test_an_export_takes_the_place_of_nothing_else(exported, tmp_path):
+    """`run.export(folder)` replaces the folder: one that holds a run, or anything but an export, stays as it is."""
+    run, trained, _ = exported
+    (tmp_path / "file").write_text("")
+    for folder, message in (
+        (run.workdir.path, "which would be lost: name another one"),
+        (tmp_path, "is not an export alone, it has file"),
+        (tmp_path / "file", "cannot write an export to"),
+        (tmp_path / "file" / "export", "cannot write an export to"),
+    ):
+        with pytest.raises(UserError, match=re.escape(message)):
+            write_export(run, trained, folder)
+    assert (run.workdir.path / "run.json").exists() and (tmp_path / "file").exists()
+
+
 def test_the_mode_writes_into_the_workdir_in_place_of_an_older_export(tmp_path, monkeypatch, capsys):
     run, trained = pretend(tmp_path, "fnn_mnist")
     monkeypatch.setattr(type(run), "restore", lambda self, checkpoint: trained if checkpoint == "best" else None)
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "old.jaxexport").write_text("")
-    with pytest.raises(UserError, match="is there and no export: it would be lost"):
-        export(run, "best")
-    (tmp_path / "export" / "export.json").write_text("{}")
     assert export(run, "best") == 0 and str(tmp_path / "export") in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "export").iterdir()} == {
         "README.md",

@@ -154,6 +154,9 @@ def test_scores_that_cannot_be_had_are_refused_before_training(runs, tmp_path):
         ("gan_mnist", dict(evaluation__during=("frechett",)), "evaluation.during: 'frechett' is not one of"),
         ("gan_mnist", dict(evaluation__metrics=("fid",)), "evaluation.metrics: 'fid' is not one of"),
         ("gan_mnist", dict(evaluation__during=("kernel",), evaluation__extractors=("nowhere",)), "no run in"),
+        ("gan_mnist", dict(evaluation__during=("kernel",), evaluation__extractors=()), "extractors is empty, but"),
+        ("gan_mnist", dict(evaluation__during=("inception_score",)), "inception_score needs generated.logits, which"),
+        ("gan_mnist", dict(evaluation__during=("frechet", "memorisation")), "memorisation needs training.features"),
         (
             "gan_mnist",
             dict(evaluation__during=("kernel",), evaluation__extractors=(str(root / "gan"),)),
@@ -162,6 +165,14 @@ def test_scores_that_cannot_be_had_are_refused_before_training(runs, tmp_path):
     ):
         with pytest.raises(UserError, match=said):
             measure.During(open_tiny(tmp_path, experiment, **changes))
+
+
+def test_two_extractors_whose_numbers_would_be_called_alike_are_refused(runs):
+    run = opened(runs[0] / "gan")
+    run.config.evaluation.metrics, run.config.evaluation.extractors = ("frechet",), ("pixels", "pixels")
+    with pytest.raises(UserError, match="would be called pixels as another's are"):
+        measure.open_extractors(run.config.evaluation, run.spec.image_shape)
+    opened.cache_clear()
 
 
 def test_pixels_of_large_images_are_averaged_and_their_number_is_called_so():
@@ -199,6 +210,7 @@ def test_anybodys_images_are_compared(tmp_path, capsys, monkeypatch):
     command.main([str(tmp_path / "published.npz"), *arguments[1:2], f"--json={tmp_path / 'out.json'}"])
     found = json.loads((tmp_path / "out.json").read_text())["results"]
     assert set(found) == {"frechet_pixels"} and found["frechet_pixels"]["value"] == pytest.approx(expected, rel=1e-5)
+    assert "n_real=" not in capsys.readouterr().out  # it is not known
 
 
 def test_what_cannot_be_compared_is_told_in_one_line(tmp_path):
@@ -209,6 +221,8 @@ def test_what_cannot_be_compared_is_told_in_one_line(tmp_path):
     np.savez(tmp_path / "pickle.npz", images=np.array([print], dtype=object))
     (tmp_path / "text.npz").write_text("no zip")
     np.savez(tmp_path / "statistics.npz", mu=np.zeros(3), sigma=np.eye(3))
+    np.savez(tmp_path / "crooked.npz", mu=np.zeros(16), sigma=np.eye(3))
+    np.savez(tmp_path / "endless.npz", mu=np.full(16, np.inf), sigma=np.eye(16))
     for real, generated, more, said in (
         ("a", "b", [], "images of 4x4x1 and 5x5x1 cannot be compared by pixels"),
         ("a", "float", [], "has float64"),
@@ -217,6 +231,10 @@ def test_what_cannot_be_compared_is_told_in_one_line(tmp_path):
         ("a", "statistics", [], "the generated images themselves are needed"),
         ("statistics", "a", [], "features of 3 and 16 values"),
         ("a", "a", ["--metrics=frechet,kid"], "--metrics: 'kid' is not one of"),
+        ("crooked", "a", [], r"mu \[16\] and sigma \[3, 3\]: they should be"),
+        ("endless", "a", [], "they should be .* and finite"),
+        ("a", "a", ["--n=1"], "a comparison needs two images or more"),
+        ("a", "a", [f"--json={tmp_path / 'none' / 'out.json'}"], "there is no folder"),
     ):
         with pytest.raises(UserError, match=said):
             command.main([*(str(tmp_path / f"{name}.npz") for name in (real, generated)), *more])

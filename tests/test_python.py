@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -83,13 +84,20 @@ def test_labels_are_numbers_or_names_for_all_or_for_each(notebook, monkeypatch):
 
 def test_a_mistake_is_a_user_error_of_one_line(notebook, tmp_path):
     run, folder = notebook[0]["run"], notebook[0]["run"].run.workdir.path
+    half = tmp_path / "half"
+    half.mkdir()
+    shutil.copy(folder / "config.json", half)
     for call, message in (
         (lambda: gm_jax.load(tmp_path / "none"), "there is no run in"),
+        (lambda: gm_jax.load(half), "has no run.json that tells its data"),
         (lambda: gm_jax.load(folder, 3), "there is no checkpoint 3; there are 2, 4, newest and best"),
         (lambda: gm_jax.load(folder, changes={"sampling.stesp": 3}), "(did you mean 'sampling.steps'?)"),
         (lambda: gm_jax.load(folder, changes={"sampling.steps": "many"}), "sampling.steps='many': "),
         (lambda: gm_jax.load(folder, changes={"model.width": 9}), "was trained with 8: leave it out"),
         (lambda: run.sample(2, label=10), "there is no class 10"),
+        (lambda: run.sample(2, label=7.5), "there is no class 7.5"),
+        (lambda: run.sample(0, label=7), "n must be at least 1"),
+        (lambda: run.sample(2, seed=-1), "a seed from 0 to 4294967295"),
         (lambda: run.sample(2, label="seven"), "there is no class 'seven'"),
         (lambda: run.sample(2, label=[1, 2, 3]), "2 samples with 3 labels"),
         (lambda: run.figure("reverse_chian"), "(did you mean 'reverse_chain'?)"),

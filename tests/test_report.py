@@ -13,11 +13,12 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from gm_jax import reproduce
+from gm_jax import compare, reproduce
 from gm_jax.errors import UserError
-from gm_jax.report import words
+from gm_jax.report import plots, words
 from gm_jax.report.__main__ import build
 from gm_jax.report.collection import collect
+from gm_jax.report.pages import Site, command
 from gm_jax.report.plan import Planner, Wish
 from gm_jax.report.reports import read_reports
 from gm_jax.report.shipped import read_experiments
@@ -45,15 +46,19 @@ def runs(tmp_path_factory):
     write_run(root / "stand-in", "denoising_autoencoder_mnist", record={"dataset": {**stand_in, "fingerprint": "d"}})
     scores = {"frechet_pixels": 3.5, "sampling_time": {"value": 0.01, "unit": "seconds", "n": 2000}}
     write_run(root / "vae_mnist", "vae_mnist", results={"elbo": -150.0, **scores}, sprites=("latent_plane",))
-    digits = {"judged_accuracy": 0.9, **scores, "frechet_pixels": 2.5}
+    of_features = {"value": 13.5, "n": 2000, "n_real": 10000, "n_generated": 2000, "split": "test"}
+    digits = {"judged_accuracy": 0.9, **scores, "frechet_pixels": 2.5, "frechet_lenet_mnist": of_features}
     write_run(root / "ddpm_mnist", "ddpm_mnist", 4500, steps=4500, results=digits, sprites=("reverse_film",))
     losses = [
         {"step": 5 * i, "split": "train", "discriminator_loss": i / 8, "generator_loss": 2.0} for i in range(1, 51)
     ]
+    losses.append({"step": 250, "split": "validation", "discriminator_loss": 0.0, "generator_loss": 0.0})
+    write_run(root / "gan", "dcgan_cifar10", 250, steps=250, results={"energy_score": 1.0}, metrics=losses)
     alike = {"similar_pairs": {"value": 2000, "n": 1000, "split": "all"}}
     write_run(root / "cats", "dcgan_cats", 250, steps=250, results=alike, metrics=losses, record=epochs(50, 250))
-    name = f"{EVIL}img src=x onerror=alert(1)>\"'`|$\\frac{{"
-    write_run(root / name, record={"config": name, "rows": ["W2"], "command": name}, seed=5)
+    name = f"{EVIL}img src=x onerror=alert(1)>\" onload=\"alert(1)'`|$\\frac{{"
+    evil = {"name": name, "origin": name, "fingerprint": "evil", "trained_on": {"n": 100}}
+    write_run(root / name, record={"config": name, "rows": ["W2"], "command": name, "dataset": evil}, seed=5)
     write_family(root / "vae_mnist_sweep", "vae_mnist", "model.latent_dim", LATENTS, steps=40)
     spoil(root)
     return root
@@ -70,6 +75,10 @@ def spoil(root):
         (root / name).mkdir()
     (root / "foreign" / "model.pt").write_bytes(b"\x80")
     (root / "listless" / "sweep.json").write_text("[]")
+    write_family(root / "mixed", "vae_mnist", "model.latent_dim", {2: {"elbo": 1.0}, 4: {"elbo": 2.0}})
+    mixed = json.loads((root / "mixed" / "sweep.json").read_text())
+    mixed["members"][1]["values"] = {"seed": 1}
+    (root / "mixed" / "sweep.json").write_text(json.dumps(mixed))
     (root / "text" / "config.json").write_text("not JSON {")
     write_run(root / "damaged", "lenet_mnist")
     with (root / "damaged" / "metrics.jsonl").open("a") as file:
@@ -97,6 +106,7 @@ REASONS = {
     "strange": "config.json is not what gm_jax writes: it has no steps, or a strange one",
     "text": "config.json cannot be read",
     "listless": "sweep.json is not what gm_jax writes",
+    "mixed": "its members are of different keys",
     "vae_mnist_sweep": "without model.latent_dim=8,16,32,64",
 }
 
@@ -120,7 +130,7 @@ def test_runs_are_put_to_their_rows(runs):
     results = {result.row.id: result for result in collect(runs).results}
     states = {row: result.state for row, result in results.items() if result.state != "not run"}
     assert states == {
-        **dict.fromkeys(("W1", "H1", "D1", "P1"), "done"),
+        **dict.fromkeys(("W1", "W7", "H1", "D1", "P1", "T5"), "done"),
         **dict.fromkeys(("W2", "W3", "W9", "T1", "T4", "B1"), "partly"),
     }
     assert results["W9"].uncompared == ["gan"]
@@ -133,6 +143,84 @@ def test_runs_are_put_to_their_rows(runs):
     assert [e.label for e in results["W1"].missing] == ["fnn_mnist:modern"]
     assert [e.values for e in results["B1"].families[0].entries] == [{"model.latent_dim": n} for n in (2, 4)]
     assert [e.name for e in results["D1"].entries] == ["ddpm_mnist"]
+
+
+def test_numbers_are_in_their_unit_and_of_the_lines_and_images_that_they_say(runs):
+    results = {result.row.id: result for result in collect(runs).results}
+
+    def found(row, number):
+        entry = next(entry for entry in results[row].entries if entry.is_whole)
+        return words.measure(entry, results[row].row.numbers[number])
+
+    assert (found("H1", 0).value, found("H1", 0).error, found("H1", 0).about) == (-150.0, 0.001, "test")
+    assert (found("D1", 0).value, found("D1", 1).value, found("D1", 1).n) == (90.0, 13.5, 2000)
+    assert (found("W7", 0).value, found("W7", 1).value) == (2.0, 0.125)  # the smallest of training, none of validation
+    entry = results["W1"].entries[0]
+    assert plots.has_curve(entry, "loss") == [(1.0, 5.0), (2.0, 2.5), (3.0, 5 / 3), (4.0, 1.25)]  # of validation
+
+
+def test_a_number_of_another_step_or_way_of_sampling_is_not_that_of_the_experiment(tmp_path):
+    """It stays on the page, under its own step and with what differs; the plan evaluates again."""
+    for name, experiment, about in (
+        ("fnn_mnist", "fnn_mnist", {"step": 20}),
+        ("split", "cnn_cifar10", {"overrides": {"evaluation.split": "train"}}),
+        ("ddpm_mnist", "ddpm_mnist", {"overrides": {"sampling.guidance": 5.0, "sampling.n": 9, "evaluation.n": 3}}),
+    ):
+        folder = write_run(tmp_path / "runs" / name, experiment, 4500, steps=4500)
+        evaluation = json.loads((folder / "evaluation.json").read_text()) | about
+        (folder / "evaluation.json").write_text(json.dumps(evaluation))
+    collection = collect(tmp_path / "runs")
+    lacks = {entry.name: entry.lacks[-1] for entry in collection.entries}
+    assert lacks["fnn_mnist"] == "its evaluation is of step 20, not of 4,500"
+    assert lacks["cnn_cifar10"] == "evaluated differently: evaluation.split=train"
+    assert lacks["ddpm_mnist"] == "evaluated differently: sampling.guidance=5.0"
+    build(tmp_path / "runs", tmp_path / "pages")
+    assert re.search(r"`fnn_mnist`, partly .*\| 20 \| 2026", (tmp_path / "pages" / "results.md").read_text())
+    assert "checkpoint of step 20 " in Page(tmp_path / "pages" / "W.html").text
+    made = plan(tmp_path / "runs", tmp_path / "runs", rows=["W1", "D1"])
+    assert [job.name for job in made.jobs] == ["fnn_mnist", "lenet_mnist", "ddpm_mnist"]
+    assert made.jobs[0].minutes == made.jobs[2].minutes == 0  # all is trained
+
+
+def test_only_seeds_are_averaged_commands_are_whole_and_a_sweep_reaches_no_further_than_its_folder(tmp_path):
+    other = {"name": "mnist", "origin": "tfds", "fingerprint": "other", "trained_on": {"n": 100}}
+    for seed, record in ((0, {}), (1, {}), (2, {"dataset": other})):
+        write_run(tmp_path / "runs" / str(seed), seed=seed, record=record)
+    write_run(tmp_path / "runs" / "wide", "autoencoder_mnist", seed=3, model__latent_dim=64)
+    write_run(tmp_path / "outside")
+    family = write_family(tmp_path / "runs" / "family", "vae_mnist", "model.latent_dim", {2: {"elbo": 1.0}})
+    listed = json.loads((family / "sweep.json").read_text())
+    listed["members"].append({"values": {"model.latent_dim": 4}, "workdir": "../../outside"})
+    (family / "sweep.json").write_text(json.dumps(listed))
+    collection = collect(tmp_path / "runs")
+    seeds = [[run.seed for run in entry.runs] for entry in collection.entries if entry.name == "fnn_mnist"]
+    assert sorted(seeds) == [[0, 1], [2]]
+    (wide,) = (entry for entry in collection.entries if entry.name == "autoencoder_mnist")
+    start = "python -m gm_jax.main --config=configs/autoencoder_mnist.py"
+    assert command(wide) == f"{start} --config.model.latent_dim=64 --config.seed=3"
+    assert all(run.path.is_relative_to(tmp_path / "runs") for run in collection.runs) and len(collection.runs) == 5
+    assert "family/outside" in {fault.name for fault in collection.faults}
+
+
+def test_pictures_of_folders_with_like_names_are_kept_apart(runs, tmp_path):
+    site, figure = Site(tmp_path / "pages", collect(runs)), collect(runs).runs[0].figures["samples"]
+    assert len({site.href(figure, name) for name in ("a b", "a_b", "a/b", "a\\b")}) == 4
+    assert all(path.resolve().is_relative_to(tmp_path) for path in (tmp_path / "pages" / "figures").rglob("*"))
+
+
+def test_a_comparison_tells_scores_of_training_from_evaluations_and_names_a_stand_in(tmp_path):
+    scored = [{"step": 20, "split": split, "frechet_pixels_ab": 9.0} for split in ("validation", "seen")]
+    data = {"name": "digits", "stand_in": "MNIST was not found", "fingerprint": "d"}
+    results = {"frechet_pixels_ab": {"value": 2.0, "n": 7, "split": "train"}}
+    folder = write_run(tmp_path / "run", "fnn_mnist", metrics=scored, results=results, record={"dataset": data})
+    run = compare.read_run(folder)
+    points = [(point["step"], point["split"], point["seconds"]) for point in run["history"]]
+    assert points == [(20, "validation", 15.0), (20, "seen", 15.0), (40, "train", 30.0)]
+    assert compare.main([str(folder), f"--out={tmp_path / 'out'}"]) == 0
+    text = (tmp_path / "out" / "comparison.md").read_text()
+    assert "sampling_time" not in text and "n=7, split=train" in text and "NOTE: MNIST was not found" in text
+    with Image.open(tmp_path / "out" / "frechet_pixels_ab.png") as picture:
+        assert picture.text["stand_in"] == "MNIST was not found"
 
 
 @pytest.mark.parametrize(
@@ -174,7 +262,7 @@ def pages(runs, tmp_path_factory):
     """The pages of all reports by name, and the folder."""
     out = tmp_path_factory.mktemp("pages")
     said = build(runs, out)
-    assert "4 are done, 6 partly" in said
+    assert "6 are done, 6 partly" in said
     return out, {path.stem: Page(path) for path in out.glob("*.html")}
 
 
@@ -198,6 +286,7 @@ def test_pages_show_report_and_ours_side_by_side(pages):
     _, found = pages
     text = {name: " ".join(page.text.split()) for name, page in found.items()}
     assert "98.1 ± 1.2 %" in text["W"] and "the report: 97.34 %" in text["W"]
+    assert "± standard deviation of 3 seeds" in text["W"] and "± standard error" in text["H"]
     assert "seeds 0, 1, 2" in text["W"] and "n = 10,000" in text["W"] and "4 epochs" in text["W"]
     assert "python -m gm_jax.main --config=configs/fnn_mnist.py:modern 5 min" in text["W"]
     assert "0.5000, 0.5000, 0.5000, 0.5000 the report: -0.1119" in text["B"]
@@ -320,3 +409,5 @@ def test_reproduction_runs_the_plan_builds_the_pages_and_goes_on(tmp_path, monke
     assert reproduce.main(arguments) == 0 and len(ran) == 3
     with pytest.raises(UserError, match="must be positive"):
         reproduce.main(["--seeds=0"])
+    with pytest.raises(UserError, match="choose another folder with --runs"):
+        reproduce.main([f"--runs={out / 'index.html'}", "--dry_run"])

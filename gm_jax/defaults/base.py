@@ -41,6 +41,9 @@ RANGES = {  # intervals, or the values to choose from; the keys of `optim` hold 
     "sampling.batch_size": "[1, inf)",
 }
 
+# Keys of `sampling` by which sample i of a seed stays what it is: how many, which, and those of figures alone.
+NOT_OF_A_SAMPLE = ("n", "seed", "batch_size", "inversions", "arithmetic", "between")
+
 
 def base_config(task: str) -> ConfigDict:
     """Return the config that every experiment starts from, for a task of `gm_jax.tasks`."""

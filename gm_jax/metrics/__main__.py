@@ -106,7 +106,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     results = evaluators.run(asked, comparison, extractor.name, extractor.published)
     about = {
         "real": real.what,
-        "n_real": comparison.real.statistics.n,
+        "n_real": comparison.real.statistics.n or None,  # which published statistics do not tell
         "generated": generated.what,
         "n_generated": len(comparison.generated.features),
         "training": options.training,
@@ -132,6 +132,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of random subsets")
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
     options = parser.parse_args(arguments)
+    if options.n is not None and options.n < 2:
+        raise UserError(f"--n={options.n}: a comparison needs two images or more")
+    if options.json and not options.json.parent.is_dir():
+        raise UserError(f"--json={options.json}: there is no folder {options.json.parent}")
     backend.configure()
     found = compare(options)
     for name, result in found["results"].items():

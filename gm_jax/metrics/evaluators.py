@@ -124,17 +124,15 @@ def run(names: Iterable[str], comparison: Comparison, extractor: str, published:
     """
     results = {}
     for name in names:
-        evaluator = EVALUATORS[name]
-        if any(lacks(comparison, need) for need in evaluator.needs):
+        if lacks(comparison, name):
             continue
-        for number, result in evaluator.measure(comparison).items():
+        for number, result in EVALUATORS[name].measure(comparison).items():
             called = PUBLISHED.get(number, number) if published else number
             results[f"{called}_{extractor}"] = result
     return results
 
 
-def lacks(comparison: Comparison, need: str) -> bool:
-    """Whether a comparison has no such part, "generated.logits" or the like."""
-    whole, part = need.split(".")
-    seen = getattr(comparison, whole)
-    return seen is None or getattr(seen, part) is None
+def lacks(comparison: Comparison, name: str) -> list[str]:
+    """Return what an evaluator needs of a comparison that is not there, such as "generated.logits"."""
+    parts = {need: need.split(".") for need in EVALUATORS[name].needs}
+    return [need for need, (whole, part) in parts.items() if getattr(getattr(comparison, whole), part, None) is None]

@@ -15,6 +15,7 @@ import numpy as np
 from absl import logging
 
 from gm_jax import cluster
+from gm_jax.errors import UserError
 from gm_jax.metrics.frechet import Gaussian, gaussian
 
 
@@ -98,7 +99,15 @@ def statistics(path: Path, features: np.ndarray) -> Gaussian:
 
 
 def read_statistics(path: Path) -> Gaussian:
-    """Read a .npz of `mu` [D] and `sigma` [D, D], as the field publishes them; ours has `n`, too."""
+    """Read a .npz of `mu` [D] and `sigma` [D, D], as the field publishes them; ours has `n`, too.
+
+    Raises:
+        UserError: they have other shapes, or values that are not finite.
+    """
     with np.load(path, allow_pickle=False) as arrays:
         n = int(arrays["n"]) if "n" in arrays else 0
-        return Gaussian(n, arrays["mu"].astype(np.float64), arrays["sigma"].astype(np.float64))
+        mean, covariance = arrays["mu"].astype(np.float64), arrays["sigma"].astype(np.float64)
+    if mean.ndim != 1 or covariance.shape != 2 * mean.shape or not np.isfinite([mean.sum(), covariance.sum()]).all():
+        shapes = f"mu {list(mean.shape)} and sigma {list(covariance.shape)}"
+        raise UserError(f"{path} has {shapes}: they should be [D], [D, D] and finite")
+    return Gaussian(n, mean, covariance)

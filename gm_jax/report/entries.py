@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from gm_jax.defaults.base import NOT_OF_A_SAMPLE
 from gm_jax.report.records import Fault, Run
 from gm_jax.report.reports import Sweep
 from gm_jax.report.shipped import Experiment
@@ -24,6 +25,7 @@ class Entry:
         changes: keys whose values are others than in the shipped config, and the values.
         family: of the sweep that they belong to; "": none.
         values: of the swept keys but the seed.
+        measuring: likewise of what was evaluated: the split, and how samples are drawn.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Entry:
     changes: dict[str, Any]
     family: str
     values: dict[str, Any]
+    measuring: dict[str, Any]
 
     @property
     def first(self) -> Run:
@@ -52,6 +55,10 @@ class Entry:
             found.append(f"at step {run.step:,} of {run.steps:,}: start it again, unless it is running")
         if run.evaluation is None:
             found.append("not evaluated: run --mode=evaluate")
+        elif run.evaluation.step != run.step:
+            found.append(f"its evaluation is of step {run.evaluation.step:,}, not of {run.step:,}")
+        if self.measuring:
+            found.append(f"evaluated differently: {', '.join(f'{key}={v}' for key, v in self.measuring.items())}")
         return found
 
     @property
@@ -84,7 +91,8 @@ class Family:
                     changes[key] = f"{key}={entry.changes[key]}" if key in entry.changes else f"{key} as shipped"
         absent = [value for value in sweep.values if all(e.values[sweep.key] != value for e in self.entries)]
         unfinished = [str(e.values[sweep.key]) for e in self.entries if e.first.step < e.first.steps]
-        unmeasured = [str(e.values[sweep.key]) for e in self.entries if e.first.evaluation is None]
+        evaluated = [(e, e.first.evaluation.step if e.first.evaluation else None) for e in self.entries]
+        unmeasured = [str(e.values[sweep.key]) for e, step in evaluated if step != e.first.step]
         changed = ", ".join(changes[key] for key in sorted(changes))
         return [
             *([f"differently configured: {changed}"] if changed else []),
@@ -122,7 +130,14 @@ def _identity(run: Run) -> tuple:
     settings = {key: value for key, value in run.settings.items() if not _is_free(key)}
     settings |= {"steps": run.steps, "reached": run.step, "evaluated": run.evaluation and run.evaluation.step}
     family = run.family if _swept(run) else ""
-    return (run.config, family, run.data.fingerprint, repr(sorted(settings.items())))
+    return (run.config, family, run.data.fingerprint, repr(sorted([*settings.items(), *_measuring(run).items()])))
+
+
+def _measuring(run: Run) -> dict[str, Any]:
+    """Return the settings of what was evaluated: the split, and how samples are drawn."""
+    settings = {**run.settings, **(run.evaluation.overrides if run.evaluation else {})}
+    drawn = {key for key in settings if key.startswith("sampling.")} - {f"sampling.{key}" for key in NOT_OF_A_SAMPLE}
+    return {key: value for key, value in settings.items() if key in drawn or key == "evaluation.split"}
 
 
 def _is_free(key: str) -> bool:
@@ -142,7 +157,9 @@ def _entry(runs: list[Run], experiments: Mapping[str, Experiment]) -> Entry:
     experiment, values = experiments.get(first.config), _swept(first)
     name = experiment.label if experiment else first.config
     changes = {key: value for key, value in _changes(first, experiment).items() if key not in values}
-    return Entry(name, experiment, runs, changes, first.family if values else "", values)
+    shipped = experiment.settings if experiment else first.settings
+    measuring = {key: value for key, value in _measuring(first).items() if key in shipped and value != shipped[key]}
+    return Entry(name, experiment, runs, changes, first.family if values else "", values, measuring)
 
 
 def _changes(run: Run, experiment: Experiment | None) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The pages: what the templates show, rendered by Jinja with autoescape, and the pictures beside them."""
 
 import dataclasses
+import hashlib
 import re
 import shlex
 import shutil
@@ -104,7 +105,10 @@ class Site:
 
     def href(self, figure: Figure, folder: str) -> str:
         """Copy a picture of a run or sweep into the pages' folder, if that is not done yet; return its address."""
-        target = Path("figures", re.sub(r"[^\w.,=+-]+", "_", folder, flags=re.ASCII), figure.path.name)
+        name = re.sub(r"[^\w.,=+-]+", "_", folder, flags=re.ASCII)
+        if name != folder:  # "a/b", "a b" and "a_b" are three
+            name += f"-{hashlib.blake2b(folder.encode(errors='replace'), digest_size=4).hexdigest()}"
+        target = Path("figures", name, figure.path.name)
         to, there = self.out / target, figure.path.stat()
         if not to.exists() or (to.stat().st_size, to.stat().st_mtime) != (there.st_size, there.st_mtime):
             to.parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +130,7 @@ def how(entry: Entry) -> list[str]:
         f"{words.duration(seconds)} of training" + (" each" if len(runs) > 1 else ""),
         first.device,
         f"seeds {seeds}" if len(runs) > 1 else f"seed {seeds}",
-        f"checkpoint of step {first.evaluation.step if first.evaluation else first.step:,}",
+        f"checkpoint of step {first.shown_step:,}",
         first.began[:10],
     ]
 

@@ -70,7 +70,7 @@ class Planner:
             (run.config, run.seed): run.path
             for entry in collection.entries
             for run in entry.runs
-            if not (entry.changes or entry.family) and is_finished(run)
+            if not (entry.changes or entry.measuring or entry.family) and is_finished(run)
         }
 
     def plan(self, done: Sequence[str] = ()) -> Plan:

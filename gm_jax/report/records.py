@@ -38,10 +38,11 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What mode evaluate wrote last: the results by name, each with its "value"."""
+    """What mode evaluate wrote: the results by name, each with its "value"; `overrides` are keys set for it alone."""
 
     step: int
     time: str
+    overrides: dict[str, Any]
     results: dict[str, dict[str, Any]]
 
 
@@ -105,6 +106,11 @@ class Run:
     def epochs(self) -> float | None:
         """How often the training has seen every example; None: not known."""
         return None if self.images is None or not self.data.examples else self.images / self.data.examples
+
+    @property
+    def shown_step(self) -> int:
+        """The step whose numbers are shown: that of the last evaluation, or the last one."""
+        return self.evaluation.step if self.evaluation else self.step
 
     @property
     def device(self) -> str:

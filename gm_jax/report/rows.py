@@ -79,7 +79,7 @@ def describe_faults(entries: Iterable[Entry]) -> list[Fault]:
             reasons = [] if entry.family else list(entry.lacks)
             if entry.family and run.step < run.steps:
                 reasons.append(f"at step {run.step:,} of {run.steps:,}: start the sweep again, unless it is running")
-            if run.evaluation and run.evaluation.step != run.step:
+            if entry.family and run.evaluation and run.evaluation.step != run.step:
                 reasons.append(f"its evaluation is of step {run.evaluation.step:,}, not of {run.step:,}")
             faults += [Fault(run.name, reason) for reason in reasons]
     return faults

@@ -38,8 +38,8 @@ def measure(entry: Entry, number: Number) -> Measured | None:
     if len(found) < 2 or isinstance(found[0].value, list):
         return found[0] if found else None
     values = [one.value for one in found]
-    spread = f"standard deviation of {len(values)} seeds"
-    return dataclasses.replace(found[0], value=statistics.mean(values), error=statistics.stdev(values), of=spread)
+    spread, n = f"standard deviation of {len(values)} seeds", min((one.n for one in found if one.n), default=None)
+    return dataclasses.replace(found[0], value=statistics.mean(values), error=statistics.stdev(values), of=spread, n=n)
 
 
 def _of_run(run: Run, number: Number) -> Measured | None:

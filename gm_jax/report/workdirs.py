@@ -102,6 +102,8 @@ def _members(family: Path, root: Path, faults: list[Fault]) -> list[tuple[Path, 
     try:
         listed = get(read_object(family, "sweep.json"), "sweep.json", "members", list)
         names = {get(m, "sweep.json", "workdir", str): get(m, "sweep.json", "values", dict) for m in listed}
+        if len({frozenset(values) for values in names.values()}) > 1:
+            raise Unreadable("sweep.json is not what gm_jax writes: its members are of different keys")
         names = {name: {key: _swept(value) for key, value in values.items()} for name, values in names.items()}
     except Unreadable as error:
         faults.append(Fault(_name(family, root), str(error)))
@@ -180,10 +182,11 @@ def _evaluation_of(content: Any) -> Evaluation | None:
     """Return an evaluation with its finite results; None: it is none."""
     try:
         results, step = get(content, "", "results", dict), get(content, "", "step", int)
-        time = get(content, "", "time", str, "")
+        time, overrides = get(content, "", "time", str, ""), get(content, "", "overrides", dict, {})
     except Unreadable:
         return None
-    return Evaluation(step, time, {name: _cleaned(result) for name, result in results.items() if _is_result(result)})
+    sound = {name: _cleaned(result) for name, result in results.items() if _is_result(result)}
+    return Evaluation(step, time, overrides, sound)
 
 
 def _cleaned(result: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import importlib
 from ml_collections import ConfigDict
 
 from gm_jax.defaults.table import check_choice, check_config, ranges
+from gm_jax.errors import UserError
 from gm_jax.metrics.evaluators import check_evaluators
 from gm_jax.tasks.task import DataSpec, Task
 
@@ -31,5 +32,7 @@ def make_task(config: ConfigDict, spec: DataSpec) -> Task:
     check_config(config, ranges(config.task))
     check_evaluators("evaluation.metrics", config.evaluation.metrics)
     check_evaluators("evaluation.during", config.evaluation.during)
+    if (config.evaluation.metrics or config.evaluation.during) and not config.evaluation.extractors:
+        raise UserError("evaluation.extractors is empty, but metrics are asked for: name one, such as pixels")
     module, _, name = TASKS[config.task].partition(":")
     return getattr(importlib.import_module(module), name)(config, spec)
