@@ -40,6 +40,10 @@ EXPERIMENTS = (  # every shipped network once, and a gradient penalty
     "cyclegan_shapes",
     "cyclegan_faces64",
     "cyclegan_horse2zebra",
+    "stylegan_shapes@0",  # all resolutions once they are stable: 8, 16, 32 pixels
+    "stylegan_shapes@2",
+    "stylegan_shapes@4",
+    "stylegan_faces64@6",
     "fnn_mnist",
     "fnn_cifar10",
     "lenet_mnist",
@@ -51,16 +55,18 @@ EXPERIMENTS = (  # every shipped network once, and a gradient penalty
 )
 DISPATCH = ("fnn_mnist", "ddpm_mnist")  # small enough that the work of the host may be the limit
 STEPS_PER_CALL = (1, 4, 16, 64)
+FEW = 4  # images a device: as few as StyleGAN compares
 OURS, STOCK, SCANNED, TORCH, COMPILED = "gm_jax", "Flax", "Flax, scanned", "PyTorch", "PyTorch, compiled"
 BARE = {  # how a task's sampling step is called without gm_jax
     "classifier": jax_ways.prediction,
     "diffusion": jax_ways.bare_sampling,
     "gan": jax_ways.generation,
+    "stylegan": jax_ways.generation,
     "vae": jax_ways.generation,
 }
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("only", None, "Experiments to compare, config or config:variant (default: every shipped network).")
+flags.DEFINE_list("only", None, "Compare these: config, config:variant, config@stage (default: every shipped network).")
 flags.DEFINE_integer("rounds", 5, "Measurements of each way; they are taken in turn.", lower_bound=1)
 flags.DEFINE_float("seconds", 2.0, "What one measurement takes about, if one call takes less.")
 flags.DEFINE_float("patience", 60.0, "What all measurements of one way may take; beyond it, there are fewer.")
@@ -111,11 +117,12 @@ def torch_ways(peer: Any, reason: str, kind: str) -> tuple[list[Way], dict[str, 
 def scanned_training(run: RandomExperiment, fits: int) -> tuple[list[Way], dict[str, Timing]]:
     """Return the scanned step of Flax's layers, or an estimate of it where it would take too long.
 
-    XLA's own gradients of convolutions are up to a hundred times slower inside a loop on a CPU. So two steps of one
-    image say first how many steps of the whole batch fit into a call; if not even two do, the step's time is estimated
+    XLA's own gradients of convolutions are up to a hundred times slower inside a loop on a CPU. So two steps of a few
+    images say first how many steps of the whole batch fit into a call; if not even two do, the step's time is estimated
     as proportional to the batch.
     """
-    batch, small = run.config.batch_size, jax.device_count()
+    batch = run.stage.batch_size
+    small = min(batch, FEW * jax.device_count())
     with stock():
         probe = jax_ways.Training(jax_ways.open_experiment(run.name, small), 2).way(SCANNED)
     seconds = time_calls(probe, 1)
@@ -147,13 +154,16 @@ def training_row(run: RandomExperiment, peer: Any, reason: str) -> dict[str, Any
     ways, missing = torch_ways(peer, reason, "training")
     scanned = ([], {SCANNED: Timing(note="the config does not scan")}) if k == 1 else scanned_training(run, steps)
     timings = measure([ours.way(OURS), bare.way(STOCK), *scanned[0], *ways]) | scanned[1] | missing
-    return row(run, "training", run.config.batch_size, flops, timings) | {"compile_seconds": compiling}
+    return row(run, "training", run.stage.batch_size, flops, timings) | {"compile_seconds": compiling}
 
 
 def sampling_row(run: RandomExperiment, peer: Any, reason: str) -> dict[str, Any] | None:
-    """Time one sampling step (a classifier: the logits of a batch) in every way; None where a task has neither."""
+    """Time one sampling step (a classifier: the logits of a batch) in every way; None where there is neither.
+
+    Samples are those of a whole training, so that they belong to its last stage.
+    """
     task = run.config.task
-    if task not in BARE:
+    if task not in BARE or run.stage is not run.stages[-1]:
         return None
     what, batch = ("prediction", run.config.batch_size) if task == "classifier" else ("sampling", run.config.sampling.n)
     ours = jax_ways.prediction(run, OURS)[0] if task == "classifier" else jax_ways.sampling(run, OURS)

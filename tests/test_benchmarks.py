@@ -18,6 +18,7 @@ from benchmarks.flops import product_flops
 from benchmarks.peers_flax import LAYERS, stock
 from gm_jax import random
 from gm_jax.layers.conv import Conv, ConvTranspose
+from gm_jax.layers.equalised import EqualisedConv
 from gm_jax.layers.norm import GroupNorm
 from gm_jax.losses import elbo, penalties
 from gm_jax.optim import learning_rate
@@ -63,7 +64,8 @@ def open_networks(experiment: str, changes: dict | None = None, batch: int = 2):
 def one_of_each_network() -> list[tuple[str, dict]]:
     """Return an experiment with changes for each network that is compared, with batch norm too, and a whole U-Net."""
     found = {}
-    for experiment in [*compare.EXPERIMENTS, *(e for e in EXPERIMENTS if load(e).task == "classifier")]:
+    whole = [experiment for experiment in compare.EXPERIMENTS if "@" not in experiment]
+    for experiment in [*whole, *(e for e in EXPERIMENTS if load(e).task == "classifier")]:
         config = load(experiment)
         known = (config.model.get("name"), config.model.get("batch_norm", False))
         found.setdefault(experiment if config.task in ("gan", "vae") else known, experiment)
@@ -228,6 +230,7 @@ class Layers(nn.Module):
         x = GroupNorm()(x)
         x = ConvTranspose(8, 4, strides=2)(x)
         x = ConvTranspose(4, 4, strides=2, padding=1, use_bias=False)(x)
+        x = EqualisedConv(4, resize="down")(x)
         return ConvTranspose(4, 3, strides=2, padding=((1, 0), (0, 1)))(x)
 
 
@@ -395,7 +398,7 @@ def test_a_peer_that_would_take_too_long_is_estimated(monkeypatch):
     monkeypatch.setattr(compare, "time_calls", lambda way, calls: 100.0)
     run = jax_ways.open_experiment("fnn_mnist", 64)
     ways, timings = compare.scanned_training(run, 10)
-    assert not ways and timings[compare.SCANNED].estimate == 100.0 / 2 * 64 / jax.device_count()
+    assert not ways and timings[compare.SCANNED].estimate == 100.0 / 2 * 64 / (4 * jax.device_count())
 
 
 def test_whole_cycles_of_lazy_phases_are_measured(monkeypatch):
