@@ -1,9 +1,11 @@
 """The peers of the benchmark are the same networks: equal outputs from equal parameters; and the comparison runs."""
 
+import contextlib
 import functools
 import importlib.util
 import json
 from types import SimpleNamespace
+from unittest import mock
 
 import flax.linen as nn
 import jax
@@ -23,6 +25,8 @@ from gm_jax.layers.norm import GroupNorm
 from gm_jax.losses import elbo, penalties
 from gm_jax.optim import learning_rate
 from gm_jax.samplers import diffusion as samplers
+from gm_jax.stages import Context
+from gm_jax.state import Variables
 from gm_jax.tasks import DataSpec, make_task
 from tests.network_cases import filled
 from tests.tiny import EXPERIMENTS, load, shrunk
@@ -137,6 +141,104 @@ def test_the_pytorch_peers_have_the_same_losses():
     np.testing.assert_allclose(critic.conv1.weight.grad, gradient, atol=1e-4 * np.abs(gradient).max())
 
 
+class Draws:
+    """Random numbers in the order in which they are asked for, the same ones for JAX and for PyTorch.
+
+    Both ask for as many, JAX with channels last; where that matters, there is one channel.
+    """
+
+    def restart(self):
+        self.generator = np.random.default_rng(0)
+
+    def normal(self, *shape):
+        return self.generator.normal(size=shape).astype(np.float32)
+
+    def uniform(self, *shape):
+        return self.generator.uniform(size=shape).astype(np.float32)
+
+    @contextlib.contextmanager
+    def instead(self, torch):
+        """Draw these in place of what `gm_jax.random` and PyTorch draw."""
+        ours = {
+            "normal": lambda keys, shape: jnp.asarray(self.normal(len(keys), *shape)),
+            "uniform": lambda keys: jnp.asarray(self.uniform(len(keys))),
+            "randint": lambda keys, shape, low, high: jnp.asarray(self.generator.integers(low, high, len(keys))),
+        }
+        theirs = {
+            "randn": lambda *shape, device: torch.tensor(self.normal(*shape)),
+            "rand": lambda n, device: torch.tensor(self.uniform(n)),
+            "randint": lambda low, high, size, device: torch.tensor(self.generator.integers(low, high, size)),
+        }
+        with mock.patch.multiple(random, **ours), mock.patch.multiple(torch, **theirs):
+            yield
+
+
+@needs_torch
+@pytest.mark.parametrize("stage", [2, 3])
+def test_stylegans_pytorch_peer_has_the_same_losses_and_samples(stage):
+    """In a stable stage, before which images are halved, and within a fade to full size, with R1 of both kinds."""
+    import torch
+
+    from benchmarks.peers_torch import copy_weights, trainable
+    from benchmarks.torch_tasks import PEERS
+
+    shape, draws, progress = (16, 16, 3), Draws(), 2000
+    every = {2: 1, 3: 16}[stage]
+    changes = {"model__mapping_rate": 0.5, "gan__r1_every": every, "sampling__truncation": 0.6, "sampling__n": 8}
+    config = shrunk("stylegan_shapes", **changes)
+    task, peer = make_task(config, DataSpec(shape, tuple("012"))), PEERS["stylegan"](config, shape, 3, "cpu")
+    generator = np.random.default_rng(1)
+    params = jax.tree.map(
+        lambda leaf: generator.normal(size=leaf.shape).astype(np.float32), jax.eval_shape(task.init, jax.random.key(0))
+    )
+    images = generator.integers(0, 256, (8, *shape), np.uint8)
+    mean_w = generator.normal(size=8).astype(np.float32)
+    batch, span = {"image": images, "position": np.arange(8)}, task.spans[stage]
+    assert span.fades == (stage == 3)
+
+    def ours(batch):
+        memory = {"mean_w": mean_w, "level": 2.0}
+        variables, found = Variables({net: tree["params"] for net, tree in params.items()}, {}, memory), {}
+        context = Context(jax.random.key(0), jnp.int32(span.begin + progress))
+        for phase in task.phases(stage):
+            draws.restart()
+            found[phase.name], result = phase.loss(variables, batch, context)
+            found |= result.metrics
+            memory = result.memory or memory
+        draws.restart()
+        keys = random.example_keys(jax.random.key(0), batch["position"])
+        return found, memory["mean_w"], task.generate(variables, batch, keys)["images"]
+
+    for net, network in peer.networks.items():
+        copy_weights(params[net], network.to(memory_format=torch.channels_last))
+        assert sum(p.numel() for p in trainable(network)) == sum(x.size for x in jax.tree.leaves(params[net]))
+    peer.step, peer.mean_w, found = progress - 1, torch.tensor(mean_w), {}
+    changed_by = {"augment": lambda x, keys, names: 0.7 * x + 0.1}, {"diff_augment": lambda x, names: 0.7 * x + 0.1}
+    with (
+        draws.instead(torch),
+        mock.patch.multiple("gm_jax.layers.diff_augment", **changed_by[0]),
+        mock.patch.multiple("benchmarks.torch_tasks", **changed_by[1]),
+    ):
+        expected, expected_mean, expected_samples = jax.tree.map(
+            lambda x: np.asarray(x[0]),
+            jax.jit(jax.vmap(ours, axis_name="batch"))(jax.tree.map(lambda x: x[None], batch)),
+        )
+        for phase in peer.phases(stage):
+            draws.restart()
+            loss, metrics = phase.loss(peer.networks, torch.tensor(images), None)
+            found |= {phase.name: loss.detach(), **metrics}
+        new_mean, peer.mean_w = peer.mean_w.numpy(), torch.tensor(mean_w)
+        draws.restart()
+        samples = peer.sample(peer.networks, None)
+    assert found.keys() == expected.keys() - {"level"} and "r1" in found
+    for name, value in found.items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-4, err_msg=name)
+    np.testing.assert_allclose(new_mean, expected_mean, atol=1e-5)
+    difference = np.abs(samples.permute(0, 2, 3, 1).numpy().astype(int) - expected_samples)
+    assert samples.is_contiguous(memory_format=torch.channels_last) and difference.max() <= 1
+    assert len(np.unique(expected_samples)) > 100
+
+
 @needs_torch
 def test_the_pytorch_step_follows_the_phases():
     """Each phase moves its own network alone, as often as it says, and the average follows."""
@@ -156,7 +258,7 @@ def test_the_pytorch_step_follows_the_phases():
 
         return phase._replace(loss=loss)
 
-    peer.peer.phases = [noted(phase) for phase in peer.peer.phases]
+    peer.phases = [noted(phase) for phase in peer.phases]
     way = peer.training("PyTorch")
     assert way.cycle == 3
     metrics = [way.call() for _ in range(4)]
@@ -198,7 +300,7 @@ def test_the_pytorch_peer_has_the_same_learning_rate():
 def test_the_pytorch_peer_augments(settings):
     import torch
 
-    from benchmarks.torch_tasks import augment
+    from benchmarks.torch_augment import augment
 
     images = torch.arange(32 * 32 * 3).view(1, 32, 32, 3).expand(64, -1, -1, -1) % 251
     images = images.to(torch.uint8)
