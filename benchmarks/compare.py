@@ -53,6 +53,7 @@ EXPERIMENTS = (  # every shipped network once, and a gradient penalty
     "resnet50_cifar10",
     "resnet50_cifar10:modern",
 )
+EXTRACTORS = ("lenet_mnist",)  # classifiers by whose features metrics compare images
 DISPATCH = ("fnn_mnist", "ddpm_mnist")  # small enough that the work of the host may be the limit
 STEPS_PER_CALL = (1, 4, 16, 64)
 FEW = 4  # images a device: as few as StyleGAN compares
@@ -129,12 +130,17 @@ def scanned_training(run: RandomExperiment, fits: int) -> tuple[list[Way], dict[
     if seconds < 1.0:  # then what only the first call does may count
         seconds = time_calls(probe, 1)
     seconds *= batch / small / 2
-    if 2 * seconds > FLAGS.patience:
+    if max(2, run.cycle) * seconds > FLAGS.patience:
         note = f"estimated from a batch of {small}"
         return [], {SCANNED: Timing(note=note, estimate=seconds, steps_per_call=2)}
     with stock():
-        steps = max(2, min(fits, int(FLAGS.patience / FLAGS.rounds / seconds)))
+        steps = whole(run, max(2, min(fits, int(FLAGS.patience / FLAGS.rounds / seconds))))
         return [jax_ways.Training(run, steps).way(SCANNED)], {}
+
+
+def whole(run: RandomExperiment, most: int) -> int:
+    """Return the most steps, up to `most`, whose calls fill a cycle of the phases, or are filled by cycles."""
+    return max(n for n in range(1, most + 1) if n % run.cycle == 0 or run.cycle % n == 0)
 
 
 def training_row(run: RandomExperiment, peer: Any, reason: str) -> dict[str, Any]:
@@ -146,7 +152,7 @@ def training_row(run: RandomExperiment, peer: Any, reason: str) -> dict[str, Any
     time_calls(bare.way(STOCK), 1)
     # As many steps in a call as the config says, if all rounds then fit into the patience.
     fits = int(FLAGS.patience / FLAGS.rounds / time_calls(bare.way(STOCK), 1))
-    steps = min(k, max(2, fits))
+    steps = whole(run, min(k, max(2, fits)))
     ours = jax_ways.Training(run, steps)
     again = jax_ways.Training(run, steps)  # now its program is in the cache
     compiling = {**ours.compile_seconds, "from_cache": again.compile_seconds["compile"]}
@@ -175,6 +181,18 @@ def sampling_row(run: RandomExperiment, peer: Any, reason: str) -> dict[str, Any
     if not scanned:
         missing[SCANNED] = Timing(note="nothing to scan")
     return row(run, what, batch, flops, measure([ours, bare, *scanned, *torch]) | missing)
+
+
+def features_row(run: RandomExperiment, peer: Any, reason: str) -> dict[str, Any] | None:
+    """Time the features of a chunk of images in every way; None where metrics use no features of this network."""
+    if run.name not in EXTRACTORS:
+        return None
+    ours = jax_ways.extraction(run, OURS)
+    with stock():
+        bare, flops = jax_ways.bare_extraction(jax_ways.open_experiment(run.name, FLAGS.batch_size), STOCK)
+    torch, missing = torch_ways(peer, reason, "features")
+    missing[SCANNED] = Timing(note="nothing to scan")
+    return row(run, "features", run.config.evaluation.batch_size, flops, measure([ours, bare, *torch]) | missing)
 
 
 def row(run: RandomExperiment, what: str, batch: int, flops: float, timings: dict[str, Timing]) -> dict[str, Any]:
@@ -225,7 +243,7 @@ def compare(experiments: list[str]) -> dict[str, Any]:
     for experiment in experiments:
         run = jax_ways.open_experiment(experiment, FLAGS.batch_size)
         peer, reason = torch_peer(run)
-        for make in (training_row, sampling_row):
+        for make in (training_row, sampling_row, features_row):
             result = make(run, peer, reason)
             if result is not None:
                 results["rows"].append(result)

@@ -6,6 +6,7 @@ import runpy
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -72,6 +73,11 @@ class RandomExperiment(Experiment):
         state = self.init_state(self.task.fit(lambda: self.data))
         return state.replace(step=state.step + self.stage.begin)
 
+    @property
+    def cycle(self) -> int:
+        """After how many steps of the stage its lazy phases repeat."""
+        return math.lcm(*(phase.every for phase in self.stage.phases))
+
     def stage_call(self) -> Callable:
         """Return the function that the loop calls at the stage."""
         return self.train_call(self.number)
@@ -80,8 +86,8 @@ class RandomExperiment(Experiment):
 def open_experiment(experiment: str, batch_size: int | None = None, **changes: Any) -> RandomExperiment:
     """Open "config" or "config:variant", perhaps at a stage, "config@4", without data.
 
-    `batch_size` is also the number of samples, `changes` are further keys of the config, dots written as double
-    underscores.
+    `batch_size` is also the number of samples and of images evaluated together; `changes` are further keys of the
+    config, dots written as double underscores.
 
     Raises:
         UserError: there are not so many stages.
@@ -91,7 +97,7 @@ def open_experiment(experiment: str, batch_size: int | None = None, **changes: A
     get_config = runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"]
     config = get_config(variant) if variant else get_config()
     if batch_size is not None:
-        config.batch_size = config.sampling.n = batch_size
+        config.batch_size = config.sampling.n = config.evaluation.batch_size = batch_size
         if "growth" in config:
             config.growth.batch_sizes = ()  # the same at all stages
     if config.task == "diffusion":
@@ -181,8 +187,7 @@ class Training:
 
     def way(self, name: str) -> Way:
         """Return it under a name."""
-        cycle = math.lcm(*(phase.every for phase in self.experiment.stage.phases))
-        return Way(name, self, steps=self.steps, cycle=cycle)
+        return Way(name, self, steps=self.steps, cycle=self.experiment.cycle)
 
 
 def sampling(experiment: RandomExperiment, name: str) -> Way:
@@ -246,3 +251,26 @@ def prediction(experiment: RandomExperiment, name: str) -> tuple[Way, float]:
     image = jax.device_put(experiment.data["image"][: experiment.config.batch_size])
     compiled = jax.jit(logits).lower(variables, image).compile()
     return Way(name, lambda: compiled(variables, image)), product_flops(logits, variables, image)
+
+
+def extraction(experiment: RandomExperiment, name: str) -> Way:
+    """Return what metrics do with a classifier: `evaluation.batch_size` images on the host to features and logits."""
+    task, image = experiment.task, images_to_extract(experiment)
+    trained = SimpleNamespace(variables=experiment.trained_variables(experiment.random_state()))
+    way = Way(name, lambda: task.look(trained, task.features_and_logits, image), wait=lambda _: None)
+    way.call()
+    return way
+
+
+def bare_extraction(experiment: RandomExperiment, name: str) -> tuple[Way, float]:
+    """Return the same in one jitted call that begins and ends on the device, traced at once, and its FLOPs."""
+    variables = experiment.trained_variables(experiment.random_state())
+    arguments = variables, {"image": jax.device_put(images_to_extract(experiment))}, None
+    look = experiment.task.features_and_logits
+    compiled = jax.jit(look).lower(*arguments).compile()
+    return Way(name, lambda: compiled(*arguments)), product_flops(look, *arguments)
+
+
+def images_to_extract(experiment: RandomExperiment) -> np.ndarray:
+    """Return the images that an extractor looks at together."""
+    return experiment.data["image"][: experiment.config.evaluation.batch_size]

@@ -169,14 +169,22 @@ class Torch:
 
     def sampling(self, name: str, compiled: bool = False) -> Way:
         """Return the drawing of samples (or of the logits of a batch), eager or compiled."""
-        networks = self.own_networks(compiled).eval()
         images = self.images[: self.config.batch_size]
+        return self.inference(name, self.peer.sample, images, compiled, self.peer.sampling_steps)
 
-        def draw() -> Tensor:
+    def features(self, name: str, compiled: bool = False) -> Way:
+        """Return what metrics read of a classifier, eager or compiled: features and logits."""
+        return self.inference(name, self.peer.features, self.images[: self.config.evaluation.batch_size], compiled)
+
+    def inference(self, name: str, function: Callable, images: Tensor, compiled: bool, steps: int = 1) -> Way:
+        """Return a call of `function(networks, images)` that learns nothing."""
+        networks = self.own_networks(compiled).eval()
+
+        def call() -> Tensor:
             with torch.inference_mode(), self.precision():
-                return self.peer.sample(networks, images)
+                return function(networks, images)
 
-        return Way(name, draw, self.wait, steps=self.peer.sampling_steps)
+        return Way(name, call, self.wait, steps=steps)
 
 
 def copy_weights(variables: Mapping[str, Any], network: nn.Module) -> None:

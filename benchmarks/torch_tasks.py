@@ -22,9 +22,9 @@ from benchmarks.torch_networks import CLASSIFIERS, UNet
 from benchmarks.torch_stylegan import Discriminator, Generator, Synthesis, double, halve
 from benchmarks.torch_stylegan import Mapping as StyleMapping
 from benchmarks.torch_translation import PatchGAN, ResidualGenerator
-from gm_jax.losses.diffusion import PREDICTIONS, error_weight
+from gm_jax.losses.diffusion import DATA_DEVIATION, PREDICTIONS, error_weight
 from gm_jax.models.stylegan import blocks_of
-from gm_jax.samplers.processes import Chain, Level
+from gm_jax.samplers.processes import Chain, Level, LogNormal
 from gm_jax.stages import Phase
 from gm_jax.tasks.diffusion_settings import make_plan, make_process
 from gm_jax.tasks.growth import Span, spans
@@ -69,43 +69,73 @@ class Classifier:
         logits = network(x)
         return (logits + network(x.flip(3))) / 2 if self.config.classifier.flip_at_test else logits
 
+    def features(self, networks: Networks, images: Tensor) -> Tensor:
+        """Return what the last layer reads, and the logits behind it."""
+        seen = []
+        hook = networks["classifier"].head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        logits = self.sample(networks, images)
+        hook.remove()
+        return torch.cat([*seen, logits], 1)
+
 
 class Diffusion:
-    """The peer of gm_jax.tasks.diffusion; it knows chains of steps, and samplers that draw no noise on the way."""
+    """The peer of gm_jax.tasks.diffusion; it knows chains and EDM, and samplers that draw no noise on the way."""
 
     def __init__(self, config: ConfigDict, image_shape: tuple[int, int, int], classes: int, device: str):
-        process = make_process(config.diffusion)
-        self.plan = make_plan(process, config.sampling)
-        if not isinstance(process, Chain) or self.plan.noise.any() or config.diffusion.prediction == "edm":
-            raise NotImplementedError("the PyTorch peer of diffusion knows chains, and samplers without noise, only")
+        settings, process = config.diffusion, make_process(config.diffusion)
+        self.plan, self.edm = make_plan(process, config.sampling), isinstance(process, LogNormal)
+        said = settings.prediction == "edm", settings.objective == "edm"
+        if not isinstance(process, (Chain, LogNormal)) or said != (self.edm, self.edm) or self.plan.noise.any():
+            raise NotImplementedError(
+                "the PyTorch peer of diffusion knows chains, EDM, and samplers without noise, only"
+            )
         fields = {key: value for key, value in config.model.items() if key != "dtype"}
-        self.config, self.shape, self.device = config, image_shape, device
+        self.config, self.shape, self.device, self.process = config, image_shape, device, process
         self.networks = {"denoiser": UNet(image_shape, **fields)}
-        self.T, self.sampling_steps = process.schedule.T, len(self.plan.base)
+        self.sampling_steps = len(self.plan.base)
+        if not self.edm:
+            self.tabulate(process)
+
+    def tabulate(self, process: Chain) -> None:
+        """Work out for every step of a chain how images are mixed, what the network says, and how its error counts."""
+        settings, self.T = self.config.diffusion, process.schedule.T
         t = np.maximum(np.arange(self.T + 1), 1)  # step 0 is never asked for
         level = Level(process.schedule.signal[t], process.schedule.noise[t], t)
-        objective, prediction = config.diffusion.objective, config.diffusion.prediction
-        weight = np.array(error_weight(objective, level) / error_weight(prediction, level))
-        self.weight = torch.from_numpy(weight).float().to(device)
+        weight = np.array(error_weight(settings.objective, level) / error_weight(settings.prediction, level))
+        self.weight = torch.from_numpy(weight).float().to(self.device)
         self.signal, self.noise, self.p, self.q = (
-            torch.from_numpy(np.broadcast_to(x, t.shape).copy()).float().to(device).view(-1, 1, 1, 1)
-            for x in (*level[:2], *PREDICTIONS[prediction](level))
+            torch.from_numpy(np.broadcast_to(x, t.shape).copy()).float().to(self.device).view(-1, 1, 1, 1)
+            for x in (*level[:2], *PREDICTIONS[settings.prediction](level))
         )
 
     def phases(self, stage: int) -> list[Phase]:
         """Return the phases of a step."""
-        return [Phase("denoiser", ("denoiser",), self.loss)]
+        return [Phase("denoiser", ("denoiser",), self.edm_loss if self.edm else self.chain_loss)]
 
-    def loss(self, networks: Networks, images: Tensor, labels: Tensor) -> Result:
+    def uniform(self, n: int) -> Tensor:
+        """Return n numbers in [0, 1) that are evenly spread."""
+        return (torch.rand((), device=self.device) + torch.arange(n, device=self.device) / n) % 1.0
+
+    def chain_loss(self, networks: Networks, images: Tensor, labels: Tensor) -> Result:
         """Return the objective and the metrics."""
         x0 = to_model(images)
-        position = torch.arange(len(x0), device=x0.device)
-        u = (torch.rand((), device=x0.device) + position / len(x0)) % 1.0
-        t = 1 + (u * self.T).floor().long()
+        t = 1 + (self.uniform(len(x0)) * self.T).floor().long()
         epsilon = torch.randn_like(x0)
         output = networks["denoiser"](self.signal[t] * x0 + self.noise[t] * epsilon, t).float()
         error = (output - self.p[t] * x0 - self.q[t] * epsilon).square().mean((1, 2, 3))
         loss = (error * self.weight[t]).mean()
+        return loss, {"loss": loss.detach()}
+
+    def edm_loss(self, networks: Networks, images: Tensor, labels: Tensor) -> Result:
+        """Return the objective and the metrics (Karras et al. 2022, table 1)."""
+        x0, process = to_model(images), self.process
+        u = self.uniform(len(x0)).clamp(1e-6, 1 - 1e-6)
+        log_sigma = process.mean + process.deviation * torch.special.ndtri(u)
+        sigma, epsilon = log_sigma.exp().view(-1, 1, 1, 1), torch.randn_like(x0)
+        scale = (sigma.square() + DATA_DEVIATION**2).sqrt()
+        output = networks["denoiser"]((x0 + sigma * epsilon) / scale, log_sigma / 4).float()
+        target = (sigma / DATA_DEVIATION * x0 - DATA_DEVIATION * epsilon) / scale
+        loss = F.mse_loss(output, target)
         return loss, {"loss": loss.detach()}
 
     def sample(self, networks: Networks, images: Tensor) -> Tensor:
@@ -115,9 +145,10 @@ class Diffusion:
         x = plan.scale * torch.randn(shape, device=self.device).contiguous(memory_format=torch.channels_last)
         final, before = x, torch.zeros_like(x)
         for i, level in enumerate(map(Level._make, np.transpose(plan.level).tolist())):
-            output = networks["denoiser"](x, torch.full((n,), level.time, device=self.device)).float()
+            seen = x / math.hypot(DATA_DEVIATION, level.noise) if self.edm else x
+            output = networks["denoiser"](seen, torch.full((n,), level.time, device=self.device)).float()
             signal, noise, _ = level
-            p, q = PREDICTIONS[self.config.diffusion.prediction](level)
+            p, q = map(float, PREDICTIONS[self.config.diffusion.prediction](level))
             x0 = ((q * x - noise * output) / (q * signal - noise * p)).clamp(-1.0, 1.0)
             x = float(plan.base[i]) * final + float(plan.image[i]) * x0 + float(plan.previous[i]) * before
             final, before = (x if plan.final[i] else final), x0

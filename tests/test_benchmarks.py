@@ -162,15 +162,52 @@ class Draws:
         ours = {
             "normal": lambda keys, shape: jnp.asarray(self.normal(len(keys), *shape)),
             "uniform": lambda keys: jnp.asarray(self.uniform(len(keys))),
+            "stratified": lambda key, place, n: (self.uniform() + place.astype(jnp.float32) / n) % 1.0,
             "randint": lambda keys, shape, low, high: jnp.asarray(self.generator.integers(low, high, len(keys))),
         }
         theirs = {
-            "randn": lambda *shape, device: torch.tensor(self.normal(*shape)),
-            "rand": lambda n, device: torch.tensor(self.uniform(n)),
+            "randn": lambda *shape, device: torch.tensor(self.normal(*np.ravel(shape))),
+            "randn_like": lambda x: torch.tensor(self.normal(*x.shape)),
+            "rand": lambda shape, device: torch.tensor(self.uniform(*np.ravel(shape).astype(int))),
             "randint": lambda low, high, size, device: torch.tensor(self.generator.integers(low, high, size)),
         }
         with mock.patch.multiple(random, **ours), mock.patch.multiple(torch, **theirs):
             yield
+
+
+@needs_torch
+@pytest.mark.parametrize("experiment", ["ddpm_mnist", "edm_cifar10"])
+def test_diffusions_pytorch_peer_has_the_same_loss_and_samples(experiment):
+    import torch
+
+    from benchmarks.peers_torch import copy_weights
+    from benchmarks.torch_tasks import PEERS
+
+    config, networks = open_networks(experiment, {"model__dropout": 0.0, "batch_size": 4, "sampling__steps": 3})
+    shape, draws, (_, variables, _) = SIZES["diffusion"], Draws(), networks["denoiser"]
+    task, peer = make_task(config, DataSpec(shape, tuple("0123456789"))), PEERS["diffusion"](config, shape, 10, "cpu")
+    copy_weights(variables, peer.networks["denoiser"].to(memory_format=torch.channels_last))
+    images = np.random.default_rng(0).integers(0, 256, (4, *shape), np.uint8)
+
+    def ours(batch):
+        everything = Variables({"denoiser": variables["params"]}, {"denoiser": {}}, {})
+        draws.restart()
+        loss, _ = task.loss(everything, batch, Context(jax.random.key(0), jnp.int32(0)))
+        draws.restart()
+        keys = random.example_keys(jax.random.key(0), batch["position"])
+        return loss, task.generate(everything, {"position": batch["position"]}, keys)["images"]
+
+    with draws.instead(torch):
+        expected, expected_samples = jax.jit(ours)({"image": images, "position": np.arange(4)})
+        draws.restart()
+        loss, _ = peer.phases(0)[0].loss(peer.networks, torch.tensor(images), None)
+        draws.restart()
+        with torch.inference_mode():
+            samples = peer.sample(peer.networks, None)
+    np.testing.assert_allclose(loss.item(), expected, rtol=1e-4)
+    difference = np.abs(samples.permute(0, 2, 3, 1).numpy().astype(int) - expected_samples)
+    assert samples.is_contiguous(memory_format=torch.channels_last) and difference.max() <= 1
+    assert len(np.unique(expected_samples)) > 50
 
 
 @needs_torch
@@ -314,6 +351,23 @@ def test_the_pytorch_peer_augments(settings):
         assert 0 < mirrored.float().mean() < 1 and holes.max() <= 64 and holes.max() > 32
     else:
         assert per_pixel.any((1, 2)).float().mean() > 0.9
+
+
+@needs_torch
+def test_the_pytorch_peer_augments_for_discriminators():
+    import torch
+
+    from benchmarks import torch_augment
+    from gm_jax.layers import diff_augment
+
+    x = np.random.default_rng(0).uniform(-1, 1, (16, 16, 16, 3)).astype(np.float32)
+    for name, (change, count) in diff_augment.CHANGES.items():
+        u = np.random.default_rng(1).uniform(0, 1, (16, count)).astype(np.float32)
+        changed, known = torch_augment.CHANGES[name]
+        output = changed(torch.tensor(x).permute(0, 3, 1, 2), torch.tensor(u)).permute(0, 2, 3, 1)
+        np.testing.assert_allclose(output, jax.jit(change)(x, u), atol=1e-5)
+        assert known == count
+    assert list(torch_augment.CHANGES) == list(diff_augment.CHANGES)  # and so is the order
 
 
 @pytest.fixture(autouse=True)
@@ -533,6 +587,21 @@ def test_the_sampler_without_a_scan_draws_the_same():
     way, flops = jax_ways.bare_sampling(run, "Flax")
     np.testing.assert_allclose(way.call(), whole, atol=1e-4)
     assert way.steps == 3 and flops > 0
+
+
+@needs_torch
+def test_the_ways_to_extract_features_see_the_same():
+    from benchmarks.peers_torch import Torch, copy_weights
+
+    run = jax_ways.open_experiment("lenet_mnist", 4, model__features=(4, 6), model__dense=8)
+    peer, variables = Torch(run, run.data, "cpu"), run.trained_variables(run.random_state())
+    copy_weights(variables.of("classifier"), peer.networks["classifier"])
+    with stock():
+        bare, flops = jax_ways.bare_extraction(run, "Flax")
+    expected = bare.call()
+    assert expected.shape == (4, 8 + 10) and np.std(expected) > 0 and flops > 0
+    np.testing.assert_allclose(jax_ways.extraction(run, "gm_jax").call(), expected, atol=1e-4)
+    np.testing.assert_allclose(peer.features("PyTorch").call(), expected, atol=1e-4)
 
 
 def test_a_gan_and_a_vae_are_compared(monkeypatch):
