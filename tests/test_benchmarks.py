@@ -239,7 +239,7 @@ def test_stylegans_pytorch_peer_has_the_same_losses_and_samples(stage):
         context = Context(jax.random.key(0), jnp.int32(span.begin + progress))
         for phase in task.phases(stage):
             draws.restart()
-            found[phase.name], result = phase.loss(variables, batch, context)
+            found[f"{phase.name} phase"], result = phase.loss(variables, batch, context)
             found |= result.metrics
             memory = result.memory or memory
         draws.restart()
@@ -263,7 +263,7 @@ def test_stylegans_pytorch_peer_has_the_same_losses_and_samples(stage):
         for phase in peer.phases(stage):
             draws.restart()
             loss, metrics = phase.loss(peer.networks, torch.tensor(images), None)
-            found |= {phase.name: loss.detach(), **metrics}
+            found |= {f"{phase.name} phase": loss.detach(), **metrics}
         new_mean, peer.mean_w = peer.mean_w.numpy(), torch.tensor(mean_w)
         draws.restart()
         samples = peer.sample(peer.networks, None)
