@@ -69,7 +69,7 @@ class Work(NamedTuple):
 
 def work_of(experiment: RandomExperiment) -> Work:
     """Trace a step at full size."""
-    state, (stage, *_) = experiment.state_shapes(), experiment.stages
+    state, stage = experiment.state_shapes(), experiment.stage
     gradients = sum(
         size([state.params[net] for net in phase.nets]) * phase.repeats / phase.every for phase in stage.phases
     )

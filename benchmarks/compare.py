@@ -40,6 +40,10 @@ EXPERIMENTS = (  # every shipped network once, and a gradient penalty
     "cyclegan_shapes",
     "cyclegan_faces64",
     "cyclegan_horse2zebra",
+    "stylegan_shapes@0",  # all resolutions once they are stable: 8, 16, 32 pixels
+    "stylegan_shapes@2",
+    "stylegan_shapes@4",
+    "stylegan_faces64@6",
     "fnn_mnist",
     "fnn_cifar10",
     "lenet_mnist",
@@ -49,18 +53,21 @@ EXPERIMENTS = (  # every shipped network once, and a gradient penalty
     "resnet50_cifar10",
     "resnet50_cifar10:modern",
 )
+EXTRACTORS = ("lenet_mnist",)  # classifiers by whose features metrics compare images
 DISPATCH = ("fnn_mnist", "ddpm_mnist")  # small enough that the work of the host may be the limit
 STEPS_PER_CALL = (1, 4, 16, 64)
+FEW = 4  # images a device: as few as StyleGAN compares
 OURS, STOCK, SCANNED, TORCH, COMPILED = "gm_jax", "Flax", "Flax, scanned", "PyTorch", "PyTorch, compiled"
 BARE = {  # how a task's sampling step is called without gm_jax
     "classifier": jax_ways.prediction,
     "diffusion": jax_ways.bare_sampling,
     "gan": jax_ways.generation,
+    "stylegan": jax_ways.generation,
     "vae": jax_ways.generation,
 }
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("only", None, "Experiments to compare, config or config:variant (default: every shipped network).")
+flags.DEFINE_list("only", None, "Compare these: config, config:variant, config@stage (default: every shipped network).")
 flags.DEFINE_integer("rounds", 5, "Measurements of each way; they are taken in turn.", lower_bound=1)
 flags.DEFINE_float("seconds", 2.0, "What one measurement takes about, if one call takes less.")
 flags.DEFINE_float("patience", 60.0, "What all measurements of one way may take; beyond it, there are fewer.")
@@ -111,23 +118,29 @@ def torch_ways(peer: Any, reason: str, kind: str) -> tuple[list[Way], dict[str, 
 def scanned_training(run: RandomExperiment, fits: int) -> tuple[list[Way], dict[str, Timing]]:
     """Return the scanned step of Flax's layers, or an estimate of it where it would take too long.
 
-    XLA's own gradients of convolutions are up to a hundred times slower inside a loop on a CPU. So two steps of one
-    image say first how many steps of the whole batch fit into a call; if not even two do, the step's time is estimated
+    XLA's own gradients of convolutions are up to a hundred times slower inside a loop on a CPU. So two steps of a few
+    images say first how many steps of the whole batch fit into a call; if not even two do, the step's time is estimated
     as proportional to the batch.
     """
-    batch, small = run.config.batch_size, jax.device_count()
+    batch = run.stage.batch_size
+    small = min(batch, FEW * jax.device_count())
     with stock():
         probe = jax_ways.Training(jax_ways.open_experiment(run.name, small), 2).way(SCANNED)
     seconds = time_calls(probe, 1)
     if seconds < 1.0:  # then what only the first call does may count
         seconds = time_calls(probe, 1)
     seconds *= batch / small / 2
-    if 2 * seconds > FLAGS.patience:
+    if max(2, run.cycle) * seconds > FLAGS.patience:
         note = f"estimated from a batch of {small}"
         return [], {SCANNED: Timing(note=note, estimate=seconds, steps_per_call=2)}
     with stock():
-        steps = max(2, min(fits, int(FLAGS.patience / FLAGS.rounds / seconds)))
+        steps = whole(run, max(2, min(fits, int(FLAGS.patience / FLAGS.rounds / seconds))))
         return [jax_ways.Training(run, steps).way(SCANNED)], {}
+
+
+def whole(run: RandomExperiment, most: int) -> int:
+    """Return the most steps, up to `most`, whose calls fill a cycle of the phases, or are filled by cycles."""
+    return max(n for n in range(1, most + 1) if n % run.cycle == 0 or run.cycle % n == 0)
 
 
 def training_row(run: RandomExperiment, peer: Any, reason: str) -> dict[str, Any]:
@@ -139,7 +152,7 @@ def training_row(run: RandomExperiment, peer: Any, reason: str) -> dict[str, Any
     time_calls(bare.way(STOCK), 1)
     # As many steps in a call as the config says, if all rounds then fit into the patience.
     fits = int(FLAGS.patience / FLAGS.rounds / time_calls(bare.way(STOCK), 1))
-    steps = min(k, max(2, fits))
+    steps = whole(run, min(k, max(2, fits)))
     ours = jax_ways.Training(run, steps)
     again = jax_ways.Training(run, steps)  # now its program is in the cache
     compiling = {**ours.compile_seconds, "from_cache": again.compile_seconds["compile"]}
@@ -147,13 +160,16 @@ def training_row(run: RandomExperiment, peer: Any, reason: str) -> dict[str, Any
     ways, missing = torch_ways(peer, reason, "training")
     scanned = ([], {SCANNED: Timing(note="the config does not scan")}) if k == 1 else scanned_training(run, steps)
     timings = measure([ours.way(OURS), bare.way(STOCK), *scanned[0], *ways]) | scanned[1] | missing
-    return row(run, "training", run.config.batch_size, flops, timings) | {"compile_seconds": compiling}
+    return row(run, "training", run.stage.batch_size, flops, timings) | {"compile_seconds": compiling}
 
 
 def sampling_row(run: RandomExperiment, peer: Any, reason: str) -> dict[str, Any] | None:
-    """Time one sampling step (a classifier: the logits of a batch) in every way; None where a task has neither."""
+    """Time one sampling step (a classifier: the logits of a batch) in every way; None where there is neither.
+
+    Samples are those of a whole training, so that they belong to its last stage.
+    """
     task = run.config.task
-    if task not in BARE:
+    if task not in BARE or run.stage is not run.stages[-1]:
         return None
     what, batch = ("prediction", run.config.batch_size) if task == "classifier" else ("sampling", run.config.sampling.n)
     ours = jax_ways.prediction(run, OURS)[0] if task == "classifier" else jax_ways.sampling(run, OURS)
@@ -165,6 +181,18 @@ def sampling_row(run: RandomExperiment, peer: Any, reason: str) -> dict[str, Any
     if not scanned:
         missing[SCANNED] = Timing(note="nothing to scan")
     return row(run, what, batch, flops, measure([ours, bare, *scanned, *torch]) | missing)
+
+
+def features_row(run: RandomExperiment, peer: Any, reason: str) -> dict[str, Any] | None:
+    """Time the features of a chunk of images in every way; None where metrics use no features of this network."""
+    if run.name not in EXTRACTORS:
+        return None
+    ours = jax_ways.extraction(run, OURS)
+    with stock():
+        bare, flops = jax_ways.bare_extraction(jax_ways.open_experiment(run.name, FLAGS.batch_size), STOCK)
+    torch, missing = torch_ways(peer, reason, "features")
+    missing[SCANNED] = Timing(note="nothing to scan")
+    return row(run, "features", run.config.evaluation.batch_size, flops, measure([ours, bare, *torch]) | missing)
 
 
 def row(run: RandomExperiment, what: str, batch: int, flops: float, timings: dict[str, Timing]) -> dict[str, Any]:
@@ -215,7 +243,7 @@ def compare(experiments: list[str]) -> dict[str, Any]:
     for experiment in experiments:
         run = jax_ways.open_experiment(experiment, FLAGS.batch_size)
         peer, reason = torch_peer(run)
-        for make in (training_row, sampling_row):
+        for make in (training_row, sampling_row, features_row):
             result = make(run, peer, reason)
             if result is not None:
                 results["rows"].append(result)

@@ -6,6 +6,7 @@ import runpy
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from ml_collections import ConfigDict
 from benchmarks.flops import product_flops
 from benchmarks.timing import Way
 from gm_jax import parallel, random
+from gm_jax.errors import UserError
 from gm_jax.experiment import Experiment
 from gm_jax.losses.diffusion import to_input, to_x0
 from gm_jax.portions import count_epochs
@@ -39,13 +41,20 @@ BYTES = 2**27  # of images at most
 
 
 class RandomExperiment(Experiment):
-    """An experiment with a name, on random examples of its data's shapes."""
+    """An experiment with a name, on random examples of its data's shapes, at one of its stages.
 
-    def __init__(self, name: str, config: ConfigDict, spec: DataSpec):
+    Attributes:
+        stage: what is measured of training.
+        number: the stage's.
+    """
+
+    def __init__(self, name: str, config: ConfigDict, spec: DataSpec, number: int = 0):
         super().__init__(config, spec)
         if count_epochs(config, self, EXAMPLES, ()):
             super().__init__(config, spec)
-        self.name = name
+        if number >= len(self.stages):
+            raise UserError(f"{name}: there is no stage {number}, the last is {len(self.stages) - 1}")
+        self.name, self.number, self.stage = name, number, self.stages[number]
 
     @functools.cached_property
     def data(self) -> dict[str, np.ndarray]:
@@ -60,20 +69,37 @@ class RandomExperiment(Experiment):
         return dict.fromkeys(self.task.sources(), self.data)
 
     def random_state(self) -> TrainState:
-        """The state at step 0; what is fitted in earnest is random here, too."""
-        return self.init_state(self.task.fit(lambda: self.data))
+        """The state at step 0, at the stage's first step; what is fitted in earnest is random here, too."""
+        state = self.init_state(self.task.fit(lambda: self.data))
+        return state.replace(step=state.step + self.stage.begin)
+
+    @property
+    def cycle(self) -> int:
+        """After how many steps of the stage its lazy phases repeat."""
+        return math.lcm(*(phase.every for phase in self.stage.phases))
+
+    def stage_call(self) -> Callable:
+        """Return the function that the loop calls at the stage."""
+        return self.train_call(self.number)
 
 
 def open_experiment(experiment: str, batch_size: int | None = None, **changes: Any) -> RandomExperiment:
-    """Open "config" or "config:variant" without data; `batch_size` is also the number of samples.
+    """Open "config" or "config:variant", perhaps at a stage, "config@4", without data.
 
-    `changes` are further keys of the config, dots written as double underscores.
+    `batch_size` is also the number of samples and of images evaluated together; `changes` are further keys of the
+    config, dots written as double underscores.
+
+    Raises:
+        UserError: there are not so many stages.
     """
-    name, _, variant = experiment.partition(":")
+    config_name, _, stage = experiment.partition("@")
+    name, _, variant = config_name.partition(":")
     get_config = runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"]
     config = get_config(variant) if variant else get_config()
     if batch_size is not None:
-        config.batch_size = config.sampling.n = batch_size
+        config.batch_size = config.sampling.n = config.evaluation.batch_size = batch_size
+        if "growth" in config:
+            config.growth.batch_sizes = ()  # the same at all stages
     if config.task == "diffusion":
         config.diffusion.conditional = False  # the peers know the unconditional network
     for domain in config.get("domains", {}).values():
@@ -81,7 +107,7 @@ def open_experiment(experiment: str, batch_size: int | None = None, **changes: A
     config.sampling.batch_size = config.sampling.n  # all at once, and no more of them
     config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
     shape, classes = DATA[config.dataset.name]
-    return RandomExperiment(experiment, config, DataSpec(shape, tuple(map(str, range(classes)))))
+    return RandomExperiment(experiment, config, DataSpec(shape, tuple(map(str, range(classes)))), int(stage or 0))
 
 
 def examples(image_shape: tuple[int, int, int]) -> int:
@@ -94,10 +120,11 @@ def parameters(experiment: Experiment) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(experiment.state_shapes().params))
 
 
-def bare_call(experiment: Experiment, phases: Sequence[Phase] | None = None) -> Callable:
-    """Return `Experiment.train_call` without its scan: one jitted step, of all phases or of these."""
-    phases = experiment.stages[0].phases if phases is None else phases
-    step = make_train_step(phases, experiment.optimizers(), experiment.ema_decays(), experiment.config.seed)
+def bare_call(experiment: RandomExperiment, phases: Sequence[Phase] | None = None) -> Callable:
+    """Return `stage_call` without its scan: one jitted step, of all phases or of these."""
+    phases, number = experiment.stage.phases if phases is None else phases, experiment.number
+    optimizers, decays = experiment.optimizers(number), experiment.ema_decays(number)
+    step = make_train_step(phases, optimizers, decays, experiment.config.seed)
 
     def call(state, resident, position, batches):
         found = {}
@@ -110,9 +137,9 @@ def bare_call(experiment: Experiment, phases: Sequence[Phase] | None = None) -> 
     return parallel.map_training(call)
 
 
-def training_batches(experiment: Experiment, steps: int) -> dict[str, dict[str, np.ndarray]]:
+def training_batches(experiment: RandomExperiment, steps: int) -> dict[str, dict[str, np.ndarray]]:
     """Return the numbers of random examples for so many steps, as the loop gives them to a call."""
-    stage = experiment.stages[0]
+    stage = experiment.stage
     n = examples(experiment.spec.image_shape)
     shape, generator = (steps, stage.batches, stage.batch_size), np.random.default_rng(1)
     numbers = {source: generator.integers(0, n, shape, np.int32) for source in experiment.task.sources()}
@@ -121,7 +148,7 @@ def training_batches(experiment: Experiment, steps: int) -> dict[str, dict[str, 
 
 def step_flops(experiment: RandomExperiment) -> float:
     """Return the work of a training step, traced at once, phase by phase: a lazy one counts by how often it runs."""
-    stage = experiment.stages[0]
+    stage = experiment.stage
     position, batches = parallel.positions(stage.batch_size), training_batches(experiment, 1)
     arguments = experiment.state_shapes(), experiment.resident(), position, batches
     return sum(
@@ -138,10 +165,13 @@ class Training:
     """
 
     def __init__(
-        self, experiment: RandomExperiment, steps: int = 1, make_call: Callable[[Any], Callable] = Experiment.train_call
+        self,
+        experiment: RandomExperiment,
+        steps: int = 1,
+        make_call: Callable[[RandomExperiment], Callable] = RandomExperiment.stage_call,
     ):
         self.experiment, self.steps = experiment, steps
-        position = parallel.positions(experiment.stages[0].batch_size)
+        position = parallel.positions(experiment.stage.batch_size)
         self.inputs = parallel.replicate(experiment.resident()), position, training_batches(experiment, steps)
         self.state = experiment.random_state()
         began = time.perf_counter()
@@ -157,8 +187,7 @@ class Training:
 
     def way(self, name: str) -> Way:
         """Return it under a name."""
-        cycle = math.lcm(*(phase.every for phase in self.experiment.stages[0].phases))
-        return Way(name, self, steps=self.steps, cycle=cycle)
+        return Way(name, self, steps=self.steps, cycle=self.experiment.cycle)
 
 
 def sampling(experiment: RandomExperiment, name: str) -> Way:
@@ -222,3 +251,26 @@ def prediction(experiment: RandomExperiment, name: str) -> tuple[Way, float]:
     image = jax.device_put(experiment.data["image"][: experiment.config.batch_size])
     compiled = jax.jit(logits).lower(variables, image).compile()
     return Way(name, lambda: compiled(variables, image)), product_flops(logits, variables, image)
+
+
+def extraction(experiment: RandomExperiment, name: str) -> Way:
+    """Return what metrics do with a classifier: `evaluation.batch_size` images on the host to features and logits."""
+    task, image = experiment.task, images_to_extract(experiment)
+    trained = SimpleNamespace(variables=experiment.trained_variables(experiment.random_state()))
+    way = Way(name, lambda: task.look(trained, task.features_and_logits, image), wait=lambda _: None)
+    way.call()
+    return way
+
+
+def bare_extraction(experiment: RandomExperiment, name: str) -> tuple[Way, float]:
+    """Return the same in one jitted call that begins and ends on the device, traced at once, and its FLOPs."""
+    variables = experiment.trained_variables(experiment.random_state())
+    arguments = variables, {"image": jax.device_put(images_to_extract(experiment))}, None
+    look = experiment.task.features_and_logits
+    compiled = jax.jit(look).lower(*arguments).compile()
+    return Way(name, lambda: compiled(*arguments)), product_flops(look, *arguments)
+
+
+def images_to_extract(experiment: RandomExperiment) -> np.ndarray:
+    """Return the images that an extractor looks at together."""
+    return experiment.data["image"][: experiment.config.evaluation.batch_size]

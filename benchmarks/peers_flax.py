@@ -115,7 +115,7 @@ FUNCTIONS = ((pool.max_pool, max_pool),)
 @contextlib.contextmanager
 def stock() -> Iterator[None]:
     """Trace with Flax's own layers. Only functions first traced inside are changed: JAX remembers earlier traces."""
-    with contextlib.ExitStack() as patches:
+    with contextlib.ExitStack() as patches, conv.native_rules():
         for ours, theirs in LAYERS:
             patches.enter_context(patch.object(ours, "__call__", theirs.__call__))
         for ours, theirs in FUNCTIONS:

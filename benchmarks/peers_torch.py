@@ -8,7 +8,7 @@ import copy
 import itertools
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,11 @@ import torch
 from ml_collections import ConfigDict
 from torch import Tensor, nn
 
+from benchmarks.jax_ways import RandomExperiment
 from benchmarks.timing import Way
 from benchmarks.torch_tasks import PEERS
-from gm_jax.experiment import Experiment
-from gm_jax.optim import settings
-from gm_jax.stages import Phase, Stage
+from gm_jax.optim import ema_decays, lazy_share, settings
+from gm_jax.stages import Phase
 
 
 def configure(device: str) -> None:
@@ -46,6 +46,15 @@ def make_optimizer(network: nn.Module, optim: ConfigDict) -> torch.optim.Optimiz
     return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optim.name](
         groups, rate, betas, optim.epsilon, fused=True
     )
+
+
+def optimizer_settings(run: RandomExperiment, net: str, phases: Sequence[Phase]) -> ConfigDict:
+    """Return the settings of a network's optimiser at the run's stage, corrected for lazy phases as theirs."""
+    optim = settings(run.config, net)
+    share = lazy_share(phases, net) if optim.lazy_correction else 1.0
+    optim.learning_rate *= run.stage.rate * share
+    optim.beta1, optim.beta2 = optim.beta1**share, optim.beta2**share
+    return optim
 
 
 def rate_factor(optim: ConfigDict) -> Callable[[int], float]:
@@ -83,8 +92,9 @@ class Torch:
         parameters: the number of trainable parameters of all networks.
     """
 
-    def __init__(self, run: Experiment, data: dict[str, np.ndarray], device: str):
-        config = self.config = run.config
+    def __init__(self, run: RandomExperiment, data: dict[str, np.ndarray], device: str):
+        self.run, config = run, run.config
+        self.config = config
         if config.task not in PEERS:
             raise NotImplementedError(f"no PyTorch peer of the task {config.task} is written yet")
         configure(device)
@@ -93,8 +103,9 @@ class Torch:
         self.networks = nn.ModuleDict(self.peer.networks).to(device, memory_format=torch.channels_last)
         self.images = torch.from_numpy(data["image"]).to(device)
         self.labels = torch.from_numpy(data["label"]).long().to(device)
-        batches = Stage(0, self.peer.phases, config.batch_size).batches
-        count = config.batch_size * getattr(self.peer, "sources", 1)
+        self.phases = self.peer.phases(run.number)
+        batches = run.stage._replace(phases=self.phases).batches
+        count = run.stage.batch_size * getattr(self.peer, "sources", 1)
         self.index = torch.randint(len(self.images), (batches, count), device=device)
         self.parameters = sum(p.numel() for p in trainable(self.networks))
 
@@ -118,18 +129,15 @@ class Torch:
 
     def training(self, name: str, compiled: bool = False) -> Way:
         """Return the training step, eager or with networks that `torch.compile` compiles."""
-        networks, phases, numbers = self.own_networks(compiled).train(), self.peer.phases, itertools.count()
+        networks, phases, numbers = self.own_networks(compiled).train(), self.phases, itertools.count()
         parameters = {net: trainable(network) for net, network in networks.items()}
-        optim = {net: settings(self.config, net) for net in networks}
+        optim = {net: optimizer_settings(self.run, net, phases) for net in networks}
         optimizers = {net: make_optimizer(network, optim[net]) for net, network in networks.items()}
         schedules = {
             net: torch.optim.lr_scheduler.LambdaLR(optimizers[net], rate_factor(optim[net])) for net in networks
         }
-        averages = [
-            (*average_of(network), 1.0 - optim[net].ema_decay)
-            for net, network in networks.items()
-            if optim[net].ema_decay is not None
-        ]
+        decays = ema_decays(self.config, networks, self.run.stage.batch_size)
+        averages = [(*average_of(networks[net]), 1.0 - decay) for net, decay in decays.items() if decay is not None]
 
         def update(phase: Phase, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
             for net, values in parameters.items():  # no gradients of the networks that stay as they are
@@ -161,14 +169,22 @@ class Torch:
 
     def sampling(self, name: str, compiled: bool = False) -> Way:
         """Return the drawing of samples (or of the logits of a batch), eager or compiled."""
-        networks = self.own_networks(compiled).eval()
         images = self.images[: self.config.batch_size]
+        return self.inference(name, self.peer.sample, images, compiled, self.peer.sampling_steps)
 
-        def draw() -> Tensor:
+    def features(self, name: str, compiled: bool = False) -> Way:
+        """Return what metrics read of a classifier, eager or compiled: features and logits."""
+        return self.inference(name, self.peer.features, self.images[: self.config.evaluation.batch_size], compiled)
+
+    def inference(self, name: str, function: Callable, images: Tensor, compiled: bool, steps: int = 1) -> Way:
+        """Return a call of `function(networks, images)` that learns nothing."""
+        networks = self.own_networks(compiled).eval()
+
+        def call() -> Tensor:
             with torch.inference_mode(), self.precision():
-                return self.peer.sample(networks, images)
+                return function(networks, images)
 
-        return Way(name, draw, self.wait, steps=self.peer.sampling_steps)
+        return Way(name, call, self.wait, steps=steps)
 
 
 def copy_weights(variables: Mapping[str, Any], network: nn.Module) -> None:
@@ -196,6 +212,8 @@ def as_torch(layer: nn.Module, value: np.ndarray, turned: bool) -> np.ndarray:
         axis = range(value.ndim)[layer.grid_axis]
         grid = value.reshape(*value.shape[:axis], *layer.grid, *value.shape[axis + 1 :])
         value = np.flip(grid, (axis, axis + 1)).reshape(value.shape)
+    if value.ndim == 4 and not isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):  # an image
+        return value.transpose(0, 3, 1, 2)
     if value.ndim == 4:
         transposed = isinstance(layer, nn.ConvTranspose2d)
         if transposed != turned:  # Flax's transposed kernels are PyTorch's, turned

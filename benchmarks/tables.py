@@ -23,6 +23,11 @@ def share(row: dict[str, Any]) -> str:
     return f"{row['share_of_product_rate']:.1%}" if row["flops"] else "-"
 
 
+def images_a_second(row: dict[str, Any]) -> str:
+    """Return how many images of the batch there are for each second of gm_jax's step."""
+    return f"{row['batch'] / row['ways']['gm_jax']['seconds']:,.0f}"
+
+
 def own_cell(row: dict[str, Any]) -> str:
     """Return gm_jax's median time with its smallest and largest value."""
     way = row["ways"]["gm_jax"]
@@ -52,7 +57,7 @@ def peer_cell(row: dict[str, Any], name: str) -> str:
 def line(row: dict[str, Any]) -> str:
     """Return a row as one line."""
     cells = [f"{name}: {cell}" for name in WAYS if (cell := peer_cell(row, name))]
-    own = f"gm_jax: {own_cell(row)}, {share(row)} of the product rate"
+    own = f"gm_jax: {own_cell(row)}, {share(row)} of the product rate, {images_a_second(row)} images/s"
     return f"{row['experiment']} {row['what']}, batch {row['batch']} | " + " | ".join([own, *cells]).replace("*", "")
 
 
@@ -66,7 +71,7 @@ def markdown(results: dict[str, Any]) -> str:
     """Return all tables, with the machine they were measured on and the reasons for empty columns."""
     rows, about = results["rows"], results["about"]
     steps = table(
-        ["", "batch", "gm_jax", *WAYS, "of the product rate"],
+        ["", "batch", "gm_jax", *WAYS, "of the product rate", "images/s"],
         [
             [
                 f"{row['experiment']}, {row['what']}",
@@ -74,6 +79,7 @@ def markdown(results: dict[str, Any]) -> str:
                 own_cell(row),
                 *(peer_cell(row, name) for name in WAYS),
                 share(row),
+                images_a_second(row),
             ]
             for row in rows
         ],

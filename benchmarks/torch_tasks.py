@@ -1,12 +1,13 @@
 """What each task of gm_jax does in a step, in PyTorch, written as one would by hand: networks, phases, samples.
 
-A peer has `networks` by name; `phases`, whose losses map (networks, images uint8 [B, H, W, C], labels [B]) to an
+A peer has `networks` by name; `phases(stage)`, whose losses map (networks, images uint8 [B, H, W, C], labels [B]) to an
 objective and metrics; `sample`, which draws `sampling.n` samples or does what else it says, in `sampling_steps`
 evaluations. All is done with NCHW images in channels-last memory.
 """
 
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,19 @@ from ml_collections import ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.torch_augment import augment, diff_augment
 from benchmarks.torch_generative import CODERS, GANS, VAENetwork
 from benchmarks.torch_networks import CLASSIFIERS, UNet
+from benchmarks.torch_stylegan import Discriminator, Generator, Synthesis, double, halve
+from benchmarks.torch_stylegan import Mapping as StyleMapping
 from benchmarks.torch_translation import PatchGAN, ResidualGenerator
-from gm_jax.losses.diffusion import PREDICTIONS, error_weight
-from gm_jax.samplers.processes import Chain, Level
+from gm_jax.losses.diffusion import DATA_DEVIATION, PREDICTIONS, error_weight
+from gm_jax.models.stylegan import blocks_of
+from gm_jax.samplers.processes import Chain, Level, LogNormal
 from gm_jax.stages import Phase
 from gm_jax.tasks.diffusion_settings import make_plan, make_process
+from gm_jax.tasks.growth import Span, spans
+from gm_jax.tasks.stylegan import KEPT
 
 Networks = Mapping[str, nn.Module]
 Result = tuple[Tensor, dict[str, Tensor]]  # the objective and the metrics
@@ -36,10 +43,13 @@ class Classifier:
         self.config, self.smoothing = config, config.classifier.label_smoothing
         fields = {key: value for key, value in config.model.items() if key not in ("name", "dtype")}
         self.networks = {"classifier": CLASSIFIERS[config.model.name](image_shape, classes, **fields)}
-        self.phases = [Phase("classifier", ("classifier",), self.loss)]
         self.mean, self.std = (
             torch.tensor(tuple(config.classifier[name]), device=device).view(1, -1, 1, 1) for name in ("mean", "std")
         )
+
+    def phases(self, stage: int) -> list[Phase]:
+        """Return the phases of a step."""
+        return [Phase("classifier", ("classifier",), self.loss)]
 
     def loss(self, networks: Networks, images: Tensor, labels: Tensor) -> Result:
         """Return the objective and the metrics."""
@@ -59,40 +69,73 @@ class Classifier:
         logits = network(x)
         return (logits + network(x.flip(3))) / 2 if self.config.classifier.flip_at_test else logits
 
+    def features(self, networks: Networks, images: Tensor) -> Tensor:
+        """Return what the last layer reads, and the logits behind it."""
+        seen = []
+        hook = networks["classifier"].head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        logits = self.sample(networks, images)
+        hook.remove()
+        return torch.cat([*seen, logits], 1)
+
 
 class Diffusion:
-    """The peer of gm_jax.tasks.diffusion; it knows chains of steps, and samplers that draw no noise on the way."""
+    """The peer of gm_jax.tasks.diffusion; it knows chains and EDM, and samplers that draw no noise on the way."""
 
     def __init__(self, config: ConfigDict, image_shape: tuple[int, int, int], classes: int, device: str):
-        process = make_process(config.diffusion)
-        self.plan = make_plan(process, config.sampling)
-        if not isinstance(process, Chain) or self.plan.noise.any() or config.diffusion.prediction == "edm":
-            raise NotImplementedError("the PyTorch peer of diffusion knows chains, and samplers without noise, only")
+        settings, process = config.diffusion, make_process(config.diffusion)
+        self.plan, self.edm = make_plan(process, config.sampling), isinstance(process, LogNormal)
+        said = settings.prediction == "edm", settings.objective == "edm"
+        if not isinstance(process, (Chain, LogNormal)) or said != (self.edm, self.edm) or self.plan.noise.any():
+            raise NotImplementedError(
+                "the PyTorch peer of diffusion knows chains, EDM, and samplers without noise, only"
+            )
         fields = {key: value for key, value in config.model.items() if key != "dtype"}
-        self.config, self.shape, self.device = config, image_shape, device
+        self.config, self.shape, self.device, self.process = config, image_shape, device, process
         self.networks = {"denoiser": UNet(image_shape, **fields)}
-        self.phases = [Phase("denoiser", ("denoiser",), self.loss)]
-        self.T, self.sampling_steps = process.schedule.T, len(self.plan.base)
+        self.sampling_steps = len(self.plan.base)
+        if not self.edm:
+            self.tabulate(process)
+
+    def tabulate(self, process: Chain) -> None:
+        """Work out for every step of a chain how images are mixed, what the network says, and how its error counts."""
+        settings, self.T = self.config.diffusion, process.schedule.T
         t = np.maximum(np.arange(self.T + 1), 1)  # step 0 is never asked for
         level = Level(process.schedule.signal[t], process.schedule.noise[t], t)
-        objective, prediction = config.diffusion.objective, config.diffusion.prediction
-        weight = np.array(error_weight(objective, level) / error_weight(prediction, level))
-        self.weight = torch.from_numpy(weight).float().to(device)
+        weight = np.array(error_weight(settings.objective, level) / error_weight(settings.prediction, level))
+        self.weight = torch.from_numpy(weight).float().to(self.device)
         self.signal, self.noise, self.p, self.q = (
-            torch.from_numpy(np.broadcast_to(x, t.shape).copy()).float().to(device).view(-1, 1, 1, 1)
-            for x in (*level[:2], *PREDICTIONS[prediction](level))
+            torch.from_numpy(np.broadcast_to(x, t.shape).copy()).float().to(self.device).view(-1, 1, 1, 1)
+            for x in (*level[:2], *PREDICTIONS[settings.prediction](level))
         )
 
-    def loss(self, networks: Networks, images: Tensor, labels: Tensor) -> Result:
+    def phases(self, stage: int) -> list[Phase]:
+        """Return the phases of a step."""
+        return [Phase("denoiser", ("denoiser",), self.edm_loss if self.edm else self.chain_loss)]
+
+    def uniform(self, n: int) -> Tensor:
+        """Return n numbers in [0, 1) that are evenly spread."""
+        return (torch.rand((), device=self.device) + torch.arange(n, device=self.device) / n) % 1.0
+
+    def chain_loss(self, networks: Networks, images: Tensor, labels: Tensor) -> Result:
         """Return the objective and the metrics."""
         x0 = to_model(images)
-        position = torch.arange(len(x0), device=x0.device)
-        u = (torch.rand((), device=x0.device) + position / len(x0)) % 1.0
-        t = 1 + (u * self.T).floor().long()
+        t = 1 + (self.uniform(len(x0)) * self.T).floor().long()
         epsilon = torch.randn_like(x0)
         output = networks["denoiser"](self.signal[t] * x0 + self.noise[t] * epsilon, t).float()
         error = (output - self.p[t] * x0 - self.q[t] * epsilon).square().mean((1, 2, 3))
         loss = (error * self.weight[t]).mean()
+        return loss, {"loss": loss.detach()}
+
+    def edm_loss(self, networks: Networks, images: Tensor, labels: Tensor) -> Result:
+        """Return the objective and the metrics (Karras et al. 2022, table 1)."""
+        x0, process = to_model(images), self.process
+        u = self.uniform(len(x0)).clamp(1e-6, 1 - 1e-6)
+        log_sigma = process.mean + process.deviation * torch.special.ndtri(u)
+        sigma, epsilon = log_sigma.exp().view(-1, 1, 1, 1), torch.randn_like(x0)
+        scale = (sigma.square() + DATA_DEVIATION**2).sqrt()
+        output = networks["denoiser"]((x0 + sigma * epsilon) / scale, log_sigma / 4).float()
+        target = (sigma / DATA_DEVIATION * x0 - DATA_DEVIATION * epsilon) / scale
+        loss = F.mse_loss(output, target)
         return loss, {"loss": loss.detach()}
 
     def sample(self, networks: Networks, images: Tensor) -> Tensor:
@@ -102,9 +145,10 @@ class Diffusion:
         x = plan.scale * torch.randn(shape, device=self.device).contiguous(memory_format=torch.channels_last)
         final, before = x, torch.zeros_like(x)
         for i, level in enumerate(map(Level._make, np.transpose(plan.level).tolist())):
-            output = networks["denoiser"](x, torch.full((n,), level.time, device=self.device)).float()
+            seen = x / math.hypot(DATA_DEVIATION, level.noise) if self.edm else x
+            output = networks["denoiser"](seen, torch.full((n,), level.time, device=self.device)).float()
             signal, noise, _ = level
-            p, q = PREDICTIONS[self.config.diffusion.prediction](level)
+            p, q = map(float, PREDICTIONS[self.config.diffusion.prediction](level))
             x0 = ((q * x - noise * output) / (q * signal - noise * p)).clamp(-1.0, 1.0)
             x = float(plan.base[i]) * final + float(plan.image[i]) * x0 + float(plan.previous[i]) * before
             final, before = (x if plan.final[i] else final), x0
@@ -131,7 +175,10 @@ class VAE:
         fields = {key: value for key, value in config.model.items() if key not in ("name", "latent_dim")}
         coders = CODERS[config.model.name](image_shape, config.model.latent_dim, **fields)
         self.networks = {"vae": VAENetwork(*coders, learned_scale=settings.likelihood == "gaussian")}
-        self.phases = [Phase("vae", ("vae",), self.loss)]
+
+    def phases(self, stage: int) -> list[Phase]:
+        """Return the phases of a step."""
+        return [Phase("vae", ("vae",), self.loss)]
 
     def pixels(self, images: Tensor) -> Tensor:
         """Return the images in [0, 1] that the network sees, perhaps drawn binary ones."""
@@ -199,9 +246,7 @@ class GAN:
             "GAN",
             {
                 f"gan.loss={settings.loss}": settings.loss not in GAMES,
-                **{
-                    f"gan.{key}": settings[key] for key in ("label_smoothing", "conditional", "wrong_labels", "augment")
-                },
+                **{f"gan.{key}": settings[key] for key in ("label_smoothing", "conditional", "wrong_labels")},
                 "model.discriminator.spectral_norm": model.discriminator.get("spectral_norm"),
                 "optim.discriminator.clip_weights": config.optim.discriminator.clip_weights,
             },
@@ -214,8 +259,12 @@ class GAN:
             "generator": generator(image_shape, model.latent_dim, **model.generator),
             "discriminator": discriminator(image_shape, **model.discriminator),
         }
+
+    def phases(self, stage: int) -> list[Phase]:
+        """Return the phases of a step."""
+        settings = self.settings
         lazy = [Phase("r1", ("discriminator",), self.r1_loss, every=settings.r1_every)] if settings.r1 else []
-        self.phases = [
+        return [
             Phase("discriminator", ("discriminator",), self.discriminator_loss, repeats=settings.critic_steps),
             Phase("generator", ("generator",), self.generator_loss),
             *lazy,
@@ -225,12 +274,16 @@ class GAN:
         """Return n draws of z."""
         return torch.randn(n, self.config.model.latent_dim, device=self.device)
 
+    def augmented(self, x: Tensor) -> Tensor:
+        """Return images as the discriminator sees them."""
+        return diff_augment(x, self.settings.augment)
+
     def discriminator_loss(self, networks: Networks, images: Tensor, labels: Tensor) -> Result:
         """Tell real images from generated ones, perhaps with a penalty on the slope between them."""
         real, discriminator = to_model(images), networks["discriminator"]
         with torch.no_grad():
             fake = networks["generator"](self.latents(len(real)))
-        on_real, on_fake = discriminator(real), discriminator(fake)
+        on_real, on_fake = (discriminator(self.augmented(x)) for x in (real, fake))
         loss = self.real(on_real).mean() + self.fake(on_fake).mean()
         metrics = {"discriminator_loss": loss.detach()}
         with torch.no_grad():
@@ -238,32 +291,135 @@ class GAN:
                 metrics[name] = (logits.sigmoid() if self.probability else logits).mean()
         if self.settings.gradient_penalty:
             share = torch.rand(len(real), 1, 1, 1, device=self.device)
-            slope = torch.sqrt(squared_slope(discriminator, torch.lerp(fake, real, share)) + 1e-12)
+            slope = torch.sqrt(squared_slope(self.critic(discriminator), torch.lerp(fake, real, share)) + 1e-12)
             penalty = (slope - 1.0).square().mean()
             loss, metrics["penalty"] = loss + self.settings.gradient_penalty * penalty, penalty.detach()
         return loss, metrics
 
     def generator_loss(self, networks: Networks, images: Tensor, labels: Tensor) -> Result:
         """Make the discriminator take generated images for real."""
-        loss = self.generator(networks["discriminator"](networks["generator"](self.latents(len(images))))).mean()
+        fake = networks["generator"](self.latents(len(images)))
+        loss = self.generator(networks["discriminator"](self.augmented(fake))).mean()
         return loss, {"generator_loss": loss.detach()}
 
     def r1_loss(self, networks: Networks, images: Tensor, labels: Tensor) -> Result:
         """Penalise the discriminator's slope at real images."""
-        penalty = 0.5 * squared_slope(networks["discriminator"], to_model(images)).mean()
+        penalty = 0.5 * squared_slope(self.critic(networks["discriminator"]), to_model(images)).mean()
         return self.settings.r1 * self.settings.r1_every * penalty, {"r1": penalty.detach()}
+
+    def critic(self, discriminator: nn.Module) -> Callable[[Tensor], Tensor]:
+        """Return the discriminator as a function whose slope is penalised."""
+        # Not discriminator(x): what torch.compile makes has no second derivatives.
+        return lambda x: discriminator.forward(self.augmented(x))
 
     def sample(self, networks: Networks, images: Tensor) -> Tensor:
         """Return `sampling.n` samples, uint8 [n, C, H, W]; the images are not used."""
         return to_uint8(networks["generator"](self.latents(self.config.sampling.n)))
 
 
-def squared_slope(critic: nn.Module, x: Tensor) -> Tensor:
+def squared_slope(critic: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Return ||d critic(x) / dx||^2 for each of the images x [B, C, H, W]: [B], to be differentiated again."""
     x.requires_grad_()
-    # Not critic(x): what torch.compile makes has no second derivatives.
-    (slope,) = torch.autograd.grad(critic.forward(x).sum(), x, create_graph=True)
+    (slope,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
     return slope.square().sum((1, 2, 3))
+
+
+class StyleGAN:
+    """The peer of gm_jax.tasks.stylegan; samples are those of the last stage."""
+
+    sampling_steps = 1
+
+    def __init__(self, config: ConfigDict, image_shape: tuple[int, int, int], classes: int, device: str):
+        model, colours = config.model, image_shape[2]
+        self.config, self.settings, self.device = config, config.gan, device
+        self.blocks = blocks_of(image_shape, model.channels)
+        self.spans = spans(config, self.blocks)
+        every_block = range(self.spans[0].block, self.blocks)
+        mapping = StyleMapping(model.latent_dim, model.mapping_layers, model.mapping_rate)
+        synthesis = Synthesis(colours, model.channels, model.latent_dim, every_block)
+        self.networks = {
+            "generator": Generator(mapping, synthesis),
+            "discriminator": Discriminator(colours, model.channels, every_block),
+        }
+        self.mean_w = torch.zeros(model.latent_dim, device=device)
+        self.step = -1  # of the stage; each begins with the discriminator's phase
+
+    def phases(self, stage: int) -> list[Phase]:
+        """Return the phases of a step of a stage."""
+        span, every = self.spans[stage], self.settings.r1_every
+        lazy = Phase("r1", ("discriminator",), functools.partial(self.r1_loss, span), every=every)
+        return [
+            Phase("discriminator", ("discriminator",), functools.partial(self.discriminator_loss, span)),
+            Phase("generator", ("generator",), functools.partial(self.generator_loss, span)),
+            *([lazy] if self.settings.r1 and every > 1 else []),
+        ]
+
+    def level(self, span: Span) -> float:
+        """Return the level at a step of a stage."""
+        return span.block - 1.0 + min(self.step / (span.end - span.begin), 1.0) if span.fades else float(span.block)
+
+    def styles(self, network: nn.Module, n: int) -> Tensor:
+        """Return n draws of w."""
+        return network.mapping(torch.randn(n, self.config.model.latent_dim, device=self.device))
+
+    def fake(self, network: nn.Module, n: int, span: Span) -> tuple[Tensor, Tensor]:
+        """Return samples, some of which mix two styles, and the w of their first."""
+        (first, second), layers = (self.styles(network, n) for _ in range(2)), 2 * (span.block + 1)
+        cut = torch.randint(1, layers, (n,), device=self.device)
+        cut = cut.masked_fill(torch.rand(n, device=self.device) >= self.settings.mixing, layers)
+        before = torch.arange(layers, device=self.device) < cut[:, None]
+        w = torch.where(before[:, :, None], first[:, None], second[:, None])
+        return network.synthesis(w, self.level(span), span.shown), first
+
+    def real(self, images: Tensor, span: Span) -> Tensor:
+        """Return images as the discriminator sees them at a stage: smaller, and fading in, too."""
+        x = to_model(images)
+        for _ in range(self.blocks - 1 - span.block):
+            x = halve(x)
+        return torch.lerp(x, double(halve(x)), span.block - self.level(span)) if span.fades else x
+
+    def critic(self, network: Callable[..., Tensor], span: Span) -> Callable[[Tensor], Tensor]:
+        """Return the discriminator, or what it does, as a function of images, which it augments."""
+        return lambda x: network(diff_augment(x, self.settings.augment), self.level(span), span.shown)
+
+    def penalty(self, network: nn.Module, real: Tensor, span: Span) -> Tensor:
+        """Return half the discriminator's squared slope at real images."""
+        # Its forward: what torch.compile makes has no second derivatives.
+        return 0.5 * squared_slope(self.critic(network.forward, span), real).mean()
+
+    def discriminator_loss(self, span: Span, networks: Networks, images: Tensor, labels: Tensor) -> Result:
+        """Tell real images from generated ones, perhaps with R1."""
+        self.step += 1
+        real, critic = self.real(images, span), self.critic(networks["discriminator"], span)
+        with torch.no_grad():
+            fake, _ = self.fake(networks["generator"], len(real), span)
+        on_real, on_fake = critic(real), critic(fake)
+        loss = F.softplus(-on_real).mean() + F.softplus(on_fake).mean()
+        opinion = {"d_real": on_real.detach().sigmoid().mean(), "d_fake": on_fake.detach().sigmoid().mean()}
+        metrics = {"discriminator_loss": loss.detach(), **opinion}
+        if self.settings.r1 and self.settings.r1_every == 1:
+            penalty = self.penalty(networks["discriminator"], real, span)
+            loss, metrics["r1"] = loss + self.settings.r1 * penalty, penalty.detach()
+        return loss, metrics
+
+    def generator_loss(self, span: Span, networks: Networks, images: Tensor, labels: Tensor) -> Result:
+        """Make the discriminator take generated images for real; follow the mean of w."""
+        fake, w = self.fake(networks["generator"], len(images), span)
+        loss = F.softplus(-self.critic(networks["discriminator"], span)(fake)).mean()
+        self.mean_w.lerp_(w.detach().mean(0), 1.0 - KEPT)
+        return loss, {"generator_loss": loss.detach()}
+
+    def r1_loss(self, span: Span, networks: Networks, images: Tensor, labels: Tensor) -> Result:
+        """R1 at every `r1_every`-th step, so much stronger."""
+        penalty = self.penalty(networks["discriminator"], self.real(images, span), span)
+        return self.settings.r1 * self.settings.r1_every * penalty, {"r1": penalty.detach()}
+
+    def sample(self, networks: Networks, images: Tensor) -> Tensor:
+        """Return `sampling.n` samples, uint8 [n, C, H, W]; the images are not used."""
+        generator, sampling, last = networks["generator"], self.config.sampling, self.blocks - 1
+        w = torch.lerp(self.mean_w, self.styles(generator, sampling.n), sampling.truncation)
+        w = w[:, None].expand(-1, 2 * self.blocks, -1)
+        return to_uint8(generator.synthesis(w, float(last), (last,)))
 
 
 class CycleGAN:
@@ -276,11 +432,14 @@ class CycleGAN:
         refuse("CycleGAN", {f"cyclegan.loss={self.settings.loss}": self.settings.loss != "least_squares"})
         self.networks = {net: ResidualGenerator(image_shape[2], **model.generator) for net in ("ab", "ba")}
         self.networks |= {net: PatchGAN(image_shape[2], **model.discriminator) for net in ("a", "b")}
-        self.phases = [
+        self.pools: dict[str, list[Tensor]] = {"a": [], "b": []}
+
+    def phases(self, stage: int) -> list[Phase]:
+        """Return the phases of a step."""
+        return [
             Phase("generators", ("ab", "ba"), self.generators_loss),
             Phase("discriminators", ("a", "b"), self.discriminators_loss),
         ]
-        self.pools: dict[str, list[Tensor]] = {"a": [], "b": []}
 
     def inputs(self, images: Tensor) -> dict[str, Tensor]:
         """Return the images of both domains, each cut out and mirrored at random."""
@@ -333,6 +492,7 @@ PEERS = {  # by config.task
     "cyclegan": CycleGAN,
     "diffusion": Diffusion,
     "gan": GAN,
+    "stylegan": StyleGAN,
     "vae": VAE,
 }
 
@@ -352,35 +512,3 @@ def to_model(images: Tensor) -> Tensor:
 def to_uint8(x: Tensor) -> Tensor:
     """Map floats in [-1, 1], clipped, to uint8."""
     return ((x.clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
-
-
-def augment(images: Tensor, settings: Mapping[str, Any]) -> Tensor:
-    """Crop, flip and cut out of images uint8 [B, H, W, C], as gm_jax.data.augment does."""
-    batch, height, width, _ = images.shape
-    device = images.device
-    every = torch.arange(batch, device=device)[:, None, None]
-    if settings["crop"] or settings["flip"]:
-        rows = torch.arange(height, device=device).expand(batch, height)
-        columns = torch.arange(width, device=device).expand(batch, width)
-        if settings["crop"]:
-            shift = torch.randint(-settings["crop"], settings["crop"] + 1, (2, batch, 1), device=device)
-            rows, columns = reflected(rows + shift[0], height), reflected(columns + shift[1], width)
-        if settings["flip"]:
-            columns = torch.where(torch.rand(batch, 1, device=device) < 0.5, columns.flip(1), columns)
-        images = images[every, rows[:, :, None], columns[:, None, :]]
-    if settings["cutout"]:
-        size = settings["cutout"]
-        inside = [
-            ((torch.arange(n, device=device) - torch.randint(n, (batch, 1), device=device) + size // 2) // size == 0)
-            for n in (height, width)
-        ]
-        hole = (inside[0][:, :, None] & inside[1][:, None, :])[..., None]
-        mean = images.float().mean((1, 2), keepdim=True).to(torch.uint8)
-        images = torch.where(hole, mean, images)
-    return images
-
-
-def reflected(places: Tensor, size: int) -> Tensor:
-    """Bring places back into [0, size) by mirroring at the first and the last pixel."""
-    places = places.abs()
-    return torch.where(places < size, places, 2 * (size - 1) - places)

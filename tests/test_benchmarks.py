@@ -1,9 +1,11 @@
 """The peers of the benchmark are the same networks: equal outputs from equal parameters; and the comparison runs."""
 
+import contextlib
 import functools
 import importlib.util
 import json
 from types import SimpleNamespace
+from unittest import mock
 
 import flax.linen as nn
 import jax
@@ -18,10 +20,13 @@ from benchmarks.flops import product_flops
 from benchmarks.peers_flax import LAYERS, stock
 from gm_jax import random
 from gm_jax.layers.conv import Conv, ConvTranspose
+from gm_jax.layers.equalised import EqualisedConv
 from gm_jax.layers.norm import GroupNorm
 from gm_jax.losses import elbo, penalties
 from gm_jax.optim import learning_rate
 from gm_jax.samplers import diffusion as samplers
+from gm_jax.stages import Context
+from gm_jax.state import Variables
 from gm_jax.tasks import DataSpec, make_task
 from tests.network_cases import filled
 from tests.tiny import EXPERIMENTS, load, shrunk
@@ -63,7 +68,8 @@ def open_networks(experiment: str, changes: dict | None = None, batch: int = 2):
 def one_of_each_network() -> list[tuple[str, dict]]:
     """Return an experiment with changes for each network that is compared, with batch norm too, and a whole U-Net."""
     found = {}
-    for experiment in [*compare.EXPERIMENTS, *(e for e in EXPERIMENTS if load(e).task == "classifier")]:
+    whole = [experiment for experiment in compare.EXPERIMENTS if "@" not in experiment]
+    for experiment in [*whole, *(e for e in EXPERIMENTS if load(e).task == "classifier")]:
         config = load(experiment)
         known = (config.model.get("name"), config.model.get("batch_norm", False))
         found.setdefault(experiment if config.task in ("gan", "vae") else known, experiment)
@@ -135,6 +141,141 @@ def test_the_pytorch_peers_have_the_same_losses():
     np.testing.assert_allclose(critic.conv1.weight.grad, gradient, atol=1e-4 * np.abs(gradient).max())
 
 
+class Draws:
+    """Random numbers in the order in which they are asked for, the same ones for JAX and for PyTorch.
+
+    Both ask for as many, JAX with channels last; where that matters, there is one channel.
+    """
+
+    def restart(self):
+        self.generator = np.random.default_rng(0)
+
+    def normal(self, *shape):
+        return self.generator.normal(size=shape).astype(np.float32)
+
+    def uniform(self, *shape):
+        return self.generator.uniform(size=shape).astype(np.float32)
+
+    @contextlib.contextmanager
+    def instead(self, torch):
+        """Draw these in place of what `gm_jax.random` and PyTorch draw."""
+        ours = {
+            "normal": lambda keys, shape: jnp.asarray(self.normal(len(keys), *shape)),
+            "uniform": lambda keys: jnp.asarray(self.uniform(len(keys))),
+            "stratified": lambda key, place, n: (self.uniform() + place.astype(jnp.float32) / n) % 1.0,
+            "randint": lambda keys, shape, low, high: jnp.asarray(self.generator.integers(low, high, len(keys))),
+        }
+        theirs = {
+            "randn": lambda *shape, device: torch.tensor(self.normal(*np.ravel(shape))),
+            "randn_like": lambda x: torch.tensor(self.normal(*x.shape)),
+            "rand": lambda shape, device: torch.tensor(self.uniform(*np.ravel(shape).astype(int))),
+            "randint": lambda low, high, size, device: torch.tensor(self.generator.integers(low, high, size)),
+        }
+        with mock.patch.multiple(random, **ours), mock.patch.multiple(torch, **theirs):
+            yield
+
+
+@needs_torch
+@pytest.mark.parametrize("experiment", ["ddpm_mnist", "edm_cifar10"])
+def test_diffusions_pytorch_peer_has_the_same_loss_and_samples(experiment):
+    import torch
+
+    from benchmarks.peers_torch import copy_weights
+    from benchmarks.torch_tasks import PEERS
+
+    config, networks = open_networks(experiment, {"model__dropout": 0.0, "batch_size": 4, "sampling__steps": 3})
+    shape, draws, (_, variables, _) = SIZES["diffusion"], Draws(), networks["denoiser"]
+    task, peer = make_task(config, DataSpec(shape, tuple("0123456789"))), PEERS["diffusion"](config, shape, 10, "cpu")
+    copy_weights(variables, peer.networks["denoiser"].to(memory_format=torch.channels_last))
+    images = np.random.default_rng(0).integers(0, 256, (4, *shape), np.uint8)
+
+    def ours(batch):
+        everything = Variables({"denoiser": variables["params"]}, {"denoiser": {}}, {})
+        draws.restart()
+        loss, _ = task.loss(everything, batch, Context(jax.random.key(0), jnp.int32(0)))
+        draws.restart()
+        keys = random.example_keys(jax.random.key(0), batch["position"])
+        return loss, task.generate(everything, {"position": batch["position"]}, keys)["images"]
+
+    with draws.instead(torch):
+        expected, expected_samples = jax.jit(ours)({"image": images, "position": np.arange(4)})
+        draws.restart()
+        loss, _ = peer.phases(0)[0].loss(peer.networks, torch.tensor(images), None)
+        draws.restart()
+        with torch.inference_mode():
+            samples = peer.sample(peer.networks, None)
+    np.testing.assert_allclose(loss.item(), expected, rtol=1e-4)
+    difference = np.abs(samples.permute(0, 2, 3, 1).numpy().astype(int) - expected_samples)
+    assert samples.is_contiguous(memory_format=torch.channels_last) and difference.max() <= 1
+    assert len(np.unique(expected_samples)) > 50
+
+
+@needs_torch
+@pytest.mark.parametrize("stage", [2, 3])
+def test_stylegans_pytorch_peer_has_the_same_losses_and_samples(stage):
+    """In a stable stage, before which images are halved, and within a fade to full size, with R1 of both kinds."""
+    import torch
+
+    from benchmarks.peers_torch import copy_weights, trainable
+    from benchmarks.torch_tasks import PEERS
+
+    shape, draws, progress = (16, 16, 3), Draws(), 2000
+    every = {2: 1, 3: 16}[stage]
+    changes = {"model__mapping_rate": 0.5, "gan__r1_every": every, "sampling__truncation": 0.6, "sampling__n": 8}
+    config = shrunk("stylegan_shapes", **changes)
+    task, peer = make_task(config, DataSpec(shape, tuple("012"))), PEERS["stylegan"](config, shape, 3, "cpu")
+    generator = np.random.default_rng(1)
+    params = jax.tree.map(
+        lambda leaf: generator.normal(size=leaf.shape).astype(np.float32), jax.eval_shape(task.init, jax.random.key(0))
+    )
+    images = generator.integers(0, 256, (8, *shape), np.uint8)
+    mean_w = generator.normal(size=8).astype(np.float32)
+    batch, span = {"image": images, "position": np.arange(8)}, task.spans[stage]
+    assert span.fades == (stage == 3)
+
+    def ours(batch):
+        memory = {"mean_w": mean_w, "level": 2.0}
+        variables, found = Variables({net: tree["params"] for net, tree in params.items()}, {}, memory), {}
+        context = Context(jax.random.key(0), jnp.int32(span.begin + progress))
+        for phase in task.phases(stage):
+            draws.restart()
+            found[f"{phase.name} phase"], result = phase.loss(variables, batch, context)
+            found |= result.metrics
+            memory = result.memory or memory
+        draws.restart()
+        keys = random.example_keys(jax.random.key(0), batch["position"])
+        return found, memory["mean_w"], task.generate(variables, batch, keys)["images"]
+
+    for net, network in peer.networks.items():
+        copy_weights(params[net], network.to(memory_format=torch.channels_last))
+        assert sum(p.numel() for p in trainable(network)) == sum(x.size for x in jax.tree.leaves(params[net]))
+    peer.step, peer.mean_w, found = progress - 1, torch.tensor(mean_w), {}
+    changed_by = {"augment": lambda x, keys, names: 0.7 * x + 0.1}, {"diff_augment": lambda x, names: 0.7 * x + 0.1}
+    with (
+        draws.instead(torch),
+        mock.patch.multiple("gm_jax.layers.diff_augment", **changed_by[0]),
+        mock.patch.multiple("benchmarks.torch_tasks", **changed_by[1]),
+    ):
+        expected, expected_mean, expected_samples = jax.tree.map(
+            lambda x: np.asarray(x[0]),
+            jax.jit(jax.vmap(ours, axis_name="batch"))(jax.tree.map(lambda x: x[None], batch)),
+        )
+        for phase in peer.phases(stage):
+            draws.restart()
+            loss, metrics = phase.loss(peer.networks, torch.tensor(images), None)
+            found |= {f"{phase.name} phase": loss.detach(), **metrics}
+        new_mean, peer.mean_w = peer.mean_w.numpy(), torch.tensor(mean_w)
+        draws.restart()
+        samples = peer.sample(peer.networks, None)
+    assert found.keys() == expected.keys() - {"level"} and "r1" in found
+    for name, value in found.items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-4, err_msg=name)
+    np.testing.assert_allclose(new_mean, expected_mean, atol=1e-5)
+    difference = np.abs(samples.permute(0, 2, 3, 1).numpy().astype(int) - expected_samples)
+    assert samples.is_contiguous(memory_format=torch.channels_last) and difference.max() <= 1
+    assert len(np.unique(expected_samples)) > 100
+
+
 @needs_torch
 def test_the_pytorch_step_follows_the_phases():
     """Each phase moves its own network alone, as often as it says, and the average follows."""
@@ -154,7 +295,7 @@ def test_the_pytorch_step_follows_the_phases():
 
         return phase._replace(loss=loss)
 
-    peer.peer.phases = [noted(phase) for phase in peer.peer.phases]
+    peer.phases = [noted(phase) for phase in peer.phases]
     way = peer.training("PyTorch")
     assert way.cycle == 3
     metrics = [way.call() for _ in range(4)]
@@ -196,7 +337,7 @@ def test_the_pytorch_peer_has_the_same_learning_rate():
 def test_the_pytorch_peer_augments(settings):
     import torch
 
-    from benchmarks.torch_tasks import augment
+    from benchmarks.torch_augment import augment
 
     images = torch.arange(32 * 32 * 3).view(1, 32, 32, 3).expand(64, -1, -1, -1) % 251
     images = images.to(torch.uint8)
@@ -210,6 +351,23 @@ def test_the_pytorch_peer_augments(settings):
         assert 0 < mirrored.float().mean() < 1 and holes.max() <= 64 and holes.max() > 32
     else:
         assert per_pixel.any((1, 2)).float().mean() > 0.9
+
+
+@needs_torch
+def test_the_pytorch_peer_augments_for_discriminators():
+    import torch
+
+    from benchmarks import torch_augment
+    from gm_jax.layers import diff_augment
+
+    x = np.random.default_rng(0).uniform(-1, 1, (16, 16, 16, 3)).astype(np.float32)
+    for name, (change, count) in diff_augment.CHANGES.items():
+        u = np.random.default_rng(1).uniform(0, 1, (16, count)).astype(np.float32)
+        changed, known = torch_augment.CHANGES[name]
+        output = changed(torch.tensor(x).permute(0, 3, 1, 2), torch.tensor(u)).permute(0, 2, 3, 1)
+        np.testing.assert_allclose(output, jax.jit(change)(x, u), atol=1e-5)
+        assert known == count
+    assert list(torch_augment.CHANGES) == list(diff_augment.CHANGES)  # and so is the order
 
 
 @pytest.fixture(autouse=True)
@@ -228,6 +386,7 @@ class Layers(nn.Module):
         x = GroupNorm()(x)
         x = ConvTranspose(8, 4, strides=2)(x)
         x = ConvTranspose(4, 4, strides=2, padding=1, use_bias=False)(x)
+        x = EqualisedConv(4, resize="down")(x)
         return ConvTranspose(4, 3, strides=2, padding=((1, 0), (0, 1)))(x)
 
 
@@ -395,7 +554,7 @@ def test_a_peer_that_would_take_too_long_is_estimated(monkeypatch):
     monkeypatch.setattr(compare, "time_calls", lambda way, calls: 100.0)
     run = jax_ways.open_experiment("fnn_mnist", 64)
     ways, timings = compare.scanned_training(run, 10)
-    assert not ways and timings[compare.SCANNED].estimate == 100.0 / 2 * 64 / jax.device_count()
+    assert not ways and timings[compare.SCANNED].estimate == 100.0 / 2 * 64 / (4 * jax.device_count())
 
 
 def test_whole_cycles_of_lazy_phases_are_measured(monkeypatch):
@@ -428,6 +587,21 @@ def test_the_sampler_without_a_scan_draws_the_same():
     way, flops = jax_ways.bare_sampling(run, "Flax")
     np.testing.assert_allclose(way.call(), whole, atol=1e-4)
     assert way.steps == 3 and flops > 0
+
+
+@needs_torch
+def test_the_ways_to_extract_features_see_the_same():
+    from benchmarks.peers_torch import Torch, copy_weights
+
+    run = jax_ways.open_experiment("lenet_mnist", 4, model__features=(4, 6), model__dense=8)
+    peer, variables = Torch(run, run.data, "cpu"), run.trained_variables(run.random_state())
+    copy_weights(variables.of("classifier"), peer.networks["classifier"])
+    with stock():
+        bare, flops = jax_ways.bare_extraction(run, "Flax")
+    expected = bare.call()
+    assert expected.shape == (4, 8 + 10) and np.std(expected) > 0 and flops > 0
+    np.testing.assert_allclose(jax_ways.extraction(run, "gm_jax").call(), expected, atol=1e-4)
+    np.testing.assert_allclose(peer.features("PyTorch").call(), expected, atol=1e-4)
 
 
 def test_a_gan_and_a_vae_are_compared(monkeypatch):
