@@ -290,7 +290,7 @@ def test_pages_show_report_and_ours_side_by_side(pages):
     assert "seeds 0, 1, 2" in text["W"] and "n = 10,000" in text["W"] and "4 epochs" in text["W"]
     assert "python -m gm_jax.main --config=configs/fnn_mnist.py:modern 5 min" in text["W"]
     assert "0.5000, 0.5000, 0.5000, 0.5000 the report: -0.1119" in text["B"]
-    assert "5 0.6250 2.0000 epochs between 46 5.7500 2.0000" in text["P"]
+    assert "5 0.6250 2.0000 epochs between 46 5.7500 2.0000" in text["P"] and "50 6.2500 2.0000" in text["P"]
     assert "1 0.3554 1.7254" in text["P"] and "not measured" in text["P"] and "the report: 2,412" in text["P"]
     assert re.search(r"frechet pixels .*frechet_pixels[\w, ]*: n=10000, split=test", text["index"])
     assert "z = " not in text["index"]  # which the script says
