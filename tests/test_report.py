@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -216,6 +217,11 @@ def test_a_comparison_tells_scores_of_training_from_evaluations_and_names_a_stan
     run = compare.read_run(folder)
     points = [(point["step"], point["split"], point["seconds"]) for point in run["history"]]
     assert points == [(20, "validation", 15.0), (20, "seen", 15.0), (40, "train", 30.0)]
+    said = [" ".join(compare.remarks([run, {**run, "fingerprint": other}])) for other in ("d", "e")]
+    assert ["trained on different data" in text for text in said] == [False, True]
+    compare.draw(figure := Figure(), "frechet_pixels_ab", [run])
+    lines = [(line.get_linestyle(), list(line.get_ydata())) for line in figure.axes[1].lines]
+    assert lines == [("--", [9.0, 9.0]), ("-", [2.0])]
     assert compare.main([str(folder), f"--out={tmp_path / 'out'}"]) == 0
     text = (tmp_path / "out" / "comparison.md").read_text()
     assert "sampling_time" not in text and "n=7, split=train" in text and "NOTE: MNIST was not found" in text
