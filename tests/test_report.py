@@ -212,7 +212,11 @@ def test_pictures_of_folders_with_like_names_are_kept_apart(runs, tmp_path):
 def test_a_comparison_tells_scores_of_training_from_evaluations_and_names_a_stand_in(tmp_path):
     scored = [{"step": 20, "split": split, "frechet_pixels_ab": 9.0} for split in ("validation", "seen")]
     data = {"name": "digits", "stand_in": "MNIST was not found", "fingerprint": "d"}
-    results = {"frechet_pixels_ab": {"value": 2.0, "n": 7, "split": "train"}}
+    results = {
+        "frechet_pixels_ab": {"value": 2.0, "n": 7, "split": "train"},
+        "kernel_pixels_ab": {"value": 3.0, "n": 7, "standard_deviation": 0.5},
+        "similar_pairs": {"value": 3, "n": 5, "pairs": 20},
+    }
     folder = write_run(tmp_path / "run", "fnn_mnist", metrics=scored, results=results, record={"dataset": data})
     run = compare.read_run(folder)
     points = [(point["step"], point["split"], point["seconds"]) for point in run["history"]]
@@ -224,6 +228,7 @@ def test_a_comparison_tells_scores_of_training_from_evaluations_and_names_a_stan
     assert lines == [("--", [9.0, 9.0]), ("-", [2.0])]
     assert compare.main([str(folder), f"--out={tmp_path / 'out'}"]) == 0
     text = (tmp_path / "out" / "comparison.md").read_text()
+    assert "| 3 ± 0.5 | 0.15 of pairs |" in text and "`kernel_pixels_ab`: n=7, ± the standard deviation" in text
     assert "sampling_time" not in text and "n=7, split=train" in text and "NOTE: MNIST was not found" in text
     with Image.open(tmp_path / "out" / "frechet_pixels_ab.png") as picture:
         assert picture.text["stand_in"] == "MNIST was not found"
