@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 from gm_jax.errors import UserError
 from gm_jax.export import by_name, export, lower, write_export
 from gm_jax.exported import call, load_export
-from gm_jax.model_card import numbers, sampled_otherwise
+from gm_jax.model_card import numbers, sampled_otherwise, summary
 from gm_jax.provenance import describe_data, describe_start
 from gm_jax.run import Run
 from gm_jax.tasks.task import Trained
@@ -131,6 +131,8 @@ def test_the_model_card_tells_data_numbers_calls_and_command(exported):
     card = (folder / "README.md").read_text()
     assert "trained on digits (embedded: 28 x 28 x 1; 1350 examples of the split train)" in card
     assert "| error | 0.5 | 0.01 | 7 | test |" in card and "Command: `python -m gm_jax.main --config.seed=1`" in card
+    about = json.loads((folder / "export.json").read_text()) | {"stand_in": "MNIST was not found"}
+    assert "NOTE: MNIST was not found." in summary(about, run.workdir.run()["dataset"]) and "NOTE" not in card
     code = card.split("```python")[1].split("```")[0]
     assert "encoder.call(weights, image=np.zeros((2, 28, 28, 1), np.uint8))  # code" in code
     compile(code, "card", "exec")
