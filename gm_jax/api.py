@@ -172,6 +172,8 @@ def train_run(config: ConfigDict, workdir: str | Path, changes: Mapping[str, Any
         UserError: as the command line.
         KeyboardInterrupt: it was interrupted; all is saved, and the same call goes on.
     """
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"{config!r} is no config: read one with gm_jax.read_config, or make one of gm_jax.defaults")
     backend.configure()
     config, changes = copy.deepcopy(config), dict(changes or {})
     check_changes(config, changes)

@@ -90,12 +90,19 @@ def columns(runs: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def cell(result: dict[str, Any] | None) -> str:
-    """Return a number with its error, as the table shows it."""
+    """Return a number with its error, as the table shows it; of pairs their share, as their count grows with n."""
     if result is None:
         return ""
-    error = result.get("standard_error", result.get("standard_deviation"))
+    if result.get("pairs"):
+        return f"{result['value'] / result['pairs']:.4g} of pairs"
+    error = result.get(spread(result))
     text = f"{result['value']:.4g}" + (f" ± {error:.2g}" if error else "")
     return text + (" (!)" if "note" in result else "")
+
+
+def spread(result: dict[str, Any]) -> str | None:
+    """Return the name of what stands after a number's ±; None: nothing does."""
+    return next((kind for kind in ("standard_error", "standard_deviation") if result.get(kind)), None)
 
 
 def cells(runs: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
@@ -121,7 +128,9 @@ def describe(result: dict[str, Any]) -> str:
     """Return what a number is of."""
     keys = ("n_real", "n_generated", "split", "weights", "convention", "judge", "unit")
     n = {} if "n_real" in result else {"n": result.get("n")}
-    return ", ".join(f"{key}={value}" for key, value in {**n, **{k: result[k] for k in keys if k in result}}.items())
+    said = [f"{key}={value}" for key, value in {**n, **{k: result[k] for k in keys if k in result}}.items()]
+    kind = spread(result)
+    return ", ".join([*said, *([f"± the {kind.replace('_', ' ')}"] if kind else [])])
 
 
 def remarks(runs: Sequence[dict[str, Any]]) -> list[str]:

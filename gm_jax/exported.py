@@ -70,9 +70,9 @@ def call(name: str, known: dict[str, Any], function: Callable, weights: dict[str
         raise UserError(f"the program {name} takes {', '.join(known)}, not {', '.join(inputs) or 'nothing'}")
     given = {key: fitting(f"{name}: {key}", value, known[key]) for key, value in inputs.items()}
     sizes = {key: len(value) for key, value in given.items() if value.ndim}
-    if len(set(sizes.values())) > 1:
+    if len(set(sizes.values())) > 1 or 0 in sizes.values():
         told = ", ".join(f"{n} of {key}" for key, n in sizes.items())
-        raise UserError(f"the program {name} takes as many of each input, not {told}")
+        raise UserError(f"the program {name} takes as many of each input, one or more, not {told}")
     return jax.device_get(function(weights, **given))
 
 

@@ -1,5 +1,6 @@
 """The model card of an export: what was trained, on which data, how good it is, how it is called, what is left open."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from gm_jax.run import Run
 from gm_jax.workdir import read_json
 
 CARD = "README.md"
+PLACES = re.compile(r" --(workdir|config\.dataset\.(data_dir|folder))[= ]('[^']*'|\S+)")  # of the machine that trained
 
 LICENCE = (
     "None is given. Whoever passes these files on chooses one, and looks first at what the data allow: "
@@ -103,13 +105,13 @@ def example(name: str, value: Mapping[str, Any]) -> str:
 
 
 def origin(record: Mapping[str, Any], about: Mapping[str, Any]) -> str:
-    """Return command, seed, code and versions."""
+    """Return command, seed, code and versions; where data and run lay is nobody's business."""
     versions = ", ".join(f"{name} {version}" for name, version in record["environment"].items() if version)
     sampling = ", ".join(f"{key}={value}" for key, value in about["sampling"].items() if value not in (None, (), []))
     code = " ".join(f"{name} {value}" for name, value in record["code"].items())
     return "\n".join(
         [
-            f"- Command: `{record['command']}`",
+            f"- Command: `{PLACES.sub('', record['command'])}`",
             f"- Seed: {record['seed']}",
             f"- Code: gm_jax, {code}",
             f"- Environment: {versions}",

@@ -119,6 +119,12 @@ def test_precision_recall_density_coverage_equal_whole_matrices():
     assert precision_recall(real, far) == (0.0, 0.0) and density_coverage(real, far) == (0.0, 0.0)
 
 
+def test_a_border_belongs_to_the_balls_of_precision_and_recall_and_not_to_those_of_density_and_coverage():
+    real, generated = np.float64([[0], [1], [2], [3]]), np.float64([[-1], [4]])  # radii of 1, and of 5
+    assert precision_recall(real, generated, k=1) == (1.0, 1.0) and density_coverage(real, generated, k=1) == (0.0, 0.0)
+    assert precision_recall(generated, real, k=1) == (1.0, 1.0)
+
+
 def test_copies_are_recognised():
     training, fresh = features(150), features(60, seed=2)
     ratio, closer = memorisation(training, training[10:70])
@@ -161,11 +167,12 @@ def seen(x, logits=None):
 def test_numbers_are_called_after_their_extractor_and_fid_only_by_the_published_one():
     x, y = features(40), features(30, seed=1)
     names = list(evaluators.EVALUATORS)
-    comparison = Comparison(seen(x), seen(y, RNG.normal(size=(30, 3))), seen(x))
+    comparison = Comparison(seen(x), seen(y, RNG.normal(size=(30, 3))), seen(x), memorised=20)
     found = evaluators.run(names, comparison, "lenet_mnist", published=False)
     assert all(name.endswith("_lenet_mnist") for name in found) and not any("fid" in name for name in found)
     assert found["frechet_lenet_mnist"]["value"] == pytest.approx(by_matrix_root(x, y), rel=1e-6)
-    assert found["memorisation_lenet_mnist"]["n_training"] == 40
+    ratio = memorisation(x, y[:20])[0]
+    assert found["memorisation_lenet_mnist"] == {"value": ratio, "n_training": 40, "n_compared": 20}
     published = evaluators.run(names, comparison, "clean", published=True)
     assert {"fid_clean", "kid_clean", "inception_score_clean"} < set(published) and len(published) == len(found)
     assert published["kid_clean"]["standard_deviation"] > 0

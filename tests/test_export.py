@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 from gm_jax.errors import UserError
 from gm_jax.export import by_name, export, lower, write_export
 from gm_jax.exported import call, load_export
-from gm_jax.model_card import numbers, sampled_otherwise
+from gm_jax.model_card import numbers, sampled_otherwise, summary
 from gm_jax.provenance import describe_data, describe_start
 from gm_jax.run import Run
 from gm_jax.tasks.task import Trained
@@ -28,6 +28,7 @@ from gm_jax.workdir import read_json, write_json
 from tests.tiny import open_tiny
 
 N = 3
+COMMAND = "python -m gm_jax.main --config.dataset.data_dir='/home/my own' --workdir=/tmp/x --config.seed=1"
 PROGRAMS = {  # of a config: those that are run, and those that are exported if EXPORT_ALL=1
     "cgan_mnist": (("generator",), ("sample",)),
     "stylegan_shapes": (("mapping",), ("sample", "synthesis")),
@@ -48,7 +49,7 @@ READ = {  # networks and memory whose weights go along
 def pretend(folder: Path, name: str, **changes) -> tuple[Run, Trained]:
     """Open a tiny run whose weights are made up: nothing needs to be trained or compiled."""
     run = open_tiny(folder, name, **changes)
-    run.workdir.update_run(dataset=describe_data(run), **describe_start(run, "python -m gm_jax.main"))
+    run.workdir.update_run(dataset=describe_data(run), **describe_start(run, COMMAND))
     write_json(run.workdir.path / "config.json", json.loads(run.config.to_json()))
     rng = np.random.default_rng(0)
 
@@ -119,8 +120,8 @@ def exported(tmp_path_factory):
     """A run, its weights, and an export of small programs."""
     folder = tmp_path_factory.mktemp("exported")
     run, trained = pretend(folder / "run", "autoencoder_mnist")
-    results = {"error": {"value": 0.5, "standard_error": 0.01, "n": 7, "split": "test"}}
-    write_json(run.workdir.path / "evaluation.json", {"step": trained.step, "results": results})
+    error = {"value": 0.5, "standard_error": 0.01, "n": 7, "split": "test", "unit": "dB"}
+    write_json(run.workdir.path / "evaluation.json", {"step": trained.step, "results": {"error": error}})
     write_export(run, trained, folder / "export")
     return run, trained, folder / "export"
 
@@ -129,7 +130,10 @@ def test_the_model_card_tells_data_numbers_calls_and_command(exported):
     run, trained, folder = exported
     card = (folder / "README.md").read_text()
     assert "trained on digits (embedded: 28 x 28 x 1; 1350 examples of the split train)" in card
-    assert "| error | 0.5 | 0.01 | 7 | test |" in card and "Command: `python -m gm_jax.main`" in card
+    assert "| error (dB) | 0.5 | 0.01 | 7 | test |" in card
+    assert "Command: `python -m gm_jax.main --config.seed=1`" in card
+    about = json.loads((folder / "export.json").read_text()) | {"stand_in": "MNIST was not found"}
+    assert "NOTE: MNIST was not found." in summary(about, run.workdir.run()["dataset"]) and "NOTE" not in card
     code = card.split("```python")[1].split("```")[0]
     assert "encoder.call(weights, image=np.zeros((2, 28, 28, 1), np.uint8))  # code" in code
     compile(code, "card", "exec")
@@ -190,12 +194,14 @@ def test_inputs_that_do_not_fit_are_refused_and_not_rounded():
         ("image", np.full((3, 2, 2, 1), 256), "with values that are not uint8"),
         ("image", np.zeros((3, 2, 2), np.uint8), "x: image has the shape [3, 2, 2], not [batch, 2, 2, 1]"),
         ("label", ["a", "b", "c"], "with values that are not int32: a class"),
-        ("label", [0, 1], "takes as many of each input, not 3 of image, 2 of label"),
+        ("label", [0, 1], "takes as many of each input, one or more, not 3 of image, 2 of label"),
         ("seed", -1, "x: seed is int64 with values that are not uint32"),
         ("seed", [0, 1, 2], "x: seed has the shape [3], not []"),
     ):
         with pytest.raises(UserError, match=re.escape(message)):
             call("x", known, None, {}, **{**given, key: value})
+    with pytest.raises(UserError, match="one or more, not 0 of label"):
+        call("x", {"label": label}, None, {}, label=np.zeros(0, int))
 
 
 def test_an_export_takes_the_place_of_nothing_else(exported, tmp_path):

@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import itertools
 import json
+import types
 
 import jax
 import numpy as np
@@ -93,8 +95,11 @@ def test_an_evaluation_goes_on_where_it_was_stopped(runs, monkeypatch):
     assert len(list((root / "gan" / "samples").glob("*.samples"))) == 1  # those of another way are gone
     monkeypatch.setattr(measure, "code_digest", lambda: "other code")
     drawn.clear()
-    evaluated(root / "gan", **{"sampling.seed": 1})
+    ticks = itertools.count(0.0, 4.0)
+    monkeypatch.setattr(measure, "time", types.SimpleNamespace(perf_counter=lambda: next(ticks)))
+    results = evaluated(root / "gan", **{"sampling.seed": 1})
     assert drawn[:4] == [0, 8, 16, 24]
+    assert results["sampling_time"]["value"] == 0.5  # seconds an image: eight at once took four
     trained = opened(root / "gan").restore("newest")
     changed = dataclasses.replace(trained, variables=jax.tree.map(lambda x: x + 0.1, trained.variables))
     monkeypatch.setattr(opened(root / "gan"), "restore", lambda _: changed)
@@ -142,9 +147,11 @@ def test_training_is_scored_by_validation_images_and_the_best_checkpoint_chosen_
         assert run.checkpoints.read_meta(line["step"])["score"] == line["frechet_fnn_mnist"]
     best = min(lines, key=lambda line: line["frechet_fnn_mnist"])["step"]
     assert run.checkpoints.best_step() == best
-    x = measure.During(run)._real
     held_out = run.split("train")["image"][run.portions["images"].held_out]
-    assert len(held_out) == 150 and len(x.features) == 40 == len(run.validation()["image"])
+    during = measure.During(run)
+    real, known = during._real.features, measure.see_all(during._extractor, held_out).features
+    assert len(held_out) == 150 and len(real) == 40 == len(run.validation()["image"])
+    assert np.abs(real[:, None] - known[None]).max(2).min(1).max() < 1e-5  # each is of an image that is held out
 
 
 def test_scores_that_cannot_be_had_are_refused_before_training(runs, tmp_path):

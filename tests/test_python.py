@@ -104,6 +104,7 @@ def test_a_mistake_is_a_user_error_of_one_line(notebook, tmp_path):
         (lambda: run.apply("denoisr"), "there is no network 'denoisr' (did you mean 'denoiser'?)"),
         (lambda: gm_jax.read_config("configs/ddpm_mnits.py"), "there is no config file"),
         (lambda: gm_jax.train_run(vae_config(), tmp_path, {"stesp": 3}), "the config has no key 'stesp'"),
+        (lambda: gm_jax.train_run("configs/fnn_mnist.py", tmp_path), "is no config: read one with gm_jax.read_config"),
         (lambda: gm_jax.train_run(vae_config(), "/dev/null/run"), "cannot write to the workdir"),
     ):
         with pytest.raises(gm_jax.UserError, match=re.escape(message)) as raised:

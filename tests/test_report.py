@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -211,13 +212,23 @@ def test_pictures_of_folders_with_like_names_are_kept_apart(runs, tmp_path):
 def test_a_comparison_tells_scores_of_training_from_evaluations_and_names_a_stand_in(tmp_path):
     scored = [{"step": 20, "split": split, "frechet_pixels_ab": 9.0} for split in ("validation", "seen")]
     data = {"name": "digits", "stand_in": "MNIST was not found", "fingerprint": "d"}
-    results = {"frechet_pixels_ab": {"value": 2.0, "n": 7, "split": "train"}}
+    results = {
+        "frechet_pixels_ab": {"value": 2.0, "n": 7, "split": "train"},
+        "kernel_pixels_ab": {"value": 3.0, "n": 7, "standard_deviation": 0.5},
+        "similar_pairs": {"value": 3, "n": 5, "pairs": 20},
+    }
     folder = write_run(tmp_path / "run", "fnn_mnist", metrics=scored, results=results, record={"dataset": data})
     run = compare.read_run(folder)
     points = [(point["step"], point["split"], point["seconds"]) for point in run["history"]]
     assert points == [(20, "validation", 15.0), (20, "seen", 15.0), (40, "train", 30.0)]
+    said = [" ".join(compare.remarks([run, {**run, "fingerprint": other}])) for other in ("d", "e")]
+    assert ["trained on different data" in text for text in said] == [False, True]
+    compare.draw(figure := Figure(), "frechet_pixels_ab", [run])
+    lines = [(line.get_linestyle(), list(line.get_ydata())) for line in figure.axes[1].lines]
+    assert lines == [("--", [9.0, 9.0]), ("-", [2.0])]
     assert compare.main([str(folder), f"--out={tmp_path / 'out'}"]) == 0
     text = (tmp_path / "out" / "comparison.md").read_text()
+    assert "| 3 ± 0.5 | 0.15 of pairs |" in text and "`kernel_pixels_ab`: n=7, ± the standard deviation" in text
     assert "sampling_time" not in text and "n=7, split=train" in text and "NOTE: MNIST was not found" in text
     with Image.open(tmp_path / "out" / "frechet_pixels_ab.png") as picture:
         assert picture.text["stand_in"] == "MNIST was not found"
@@ -290,7 +301,7 @@ def test_pages_show_report_and_ours_side_by_side(pages):
     assert "seeds 0, 1, 2" in text["W"] and "n = 10,000" in text["W"] and "4 epochs" in text["W"]
     assert "python -m gm_jax.main --config=configs/fnn_mnist.py:modern 5 min" in text["W"]
     assert "0.5000, 0.5000, 0.5000, 0.5000 the report: -0.1119" in text["B"]
-    assert "5 0.6250 2.0000 epochs between 46 5.7500 2.0000" in text["P"]
+    assert "5 0.6250 2.0000 epochs between 46 5.7500 2.0000" in text["P"] and "50 6.2500 2.0000" in text["P"]
     assert "1 0.3554 1.7254" in text["P"] and "not measured" in text["P"] and "the report: 2,412" in text["P"]
     assert re.search(r"frechet pixels .*frechet_pixels[\w, ]*: n=10000, split=test", text["index"])
     assert "z = " not in text["index"]  # which the script says
