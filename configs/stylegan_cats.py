@@ -13,7 +13,7 @@ def get_config():
     config.dataset.image_size = 64
     config.dataset.split = config.evaluation.split = "all"  # of a folder without train and test
     config.dataset.validation = 0
-    config.model = SMALL_STYLEGAN
+    config.model.update(SMALL_STYLEGAN)
     config.gan.r1 = 1.0
     config.gan.r1_every = 16
     config.gan.augment = ("colour", "translation", "cutout")

@@ -13,7 +13,7 @@ def get_config():
     config = stylegan_config()
     config.rows = ("T9",)
     config.dataset.name = "faces64"
-    config.model = SMALL_STYLEGAN
+    config.model.update(SMALL_STYLEGAN)
     config.gan.r1 = 1.0
     config.gan.r1_every = 16
     config.gan.augment = ("colour", "translation", "cutout")
