@@ -58,6 +58,8 @@ def test_every_number_says_what_it_is_of(runs):
             result = results[f"{name}_{extractor}"]
             assert (result["n_real"], result["n_generated"], result["split"]) == (40, 30, "test")
             assert result["extractor"] == extractor and result["weights"] and np.isfinite(result["value"])
+    judge = open_trained("fnn_mnist", {}, Workdir(root / "judge")).restore("newest")
+    assert results["frechet_fnn_mnist"]["weights"] == extractors.digest(judge.variables)
     assert "inception_score_fnn_mnist" in results and "inception_score_pixels" not in results
     assert results["memorisation_pixels"]["n_training"] == 1350
     assert results["sampling_time"]["value"] > 0 and not any("fid" in name for name in results)
@@ -92,6 +94,7 @@ def test_an_evaluation_goes_on_where_it_was_stopped(runs, monkeypatch):
     evaluated(root / "gan")
     assert drawn == [8, 16, 24]  # nothing, not even for the time that it takes
     evaluated(root / "gan", **{"sampling.seed": 1})
+    assert drawn[3:7] == [0, 8, 16, 24]
     assert len(list((root / "gan" / "samples").glob("*.samples"))) == 1  # those of another way are gone
     monkeypatch.setattr(measure, "code_digest", lambda: "other code")
     drawn.clear()
@@ -106,6 +109,20 @@ def test_an_evaluation_goes_on_where_it_was_stopped(runs, monkeypatch):
     drawn.clear()
     evaluated(root / "gan", **{"sampling.seed": 1})  # other weights at the same step
     assert drawn[:4] == [0, 8, 16, 24]
+
+
+def test_features_are_kept_under_the_weights_and_the_data_that_they_are_of(tmp_path, monkeypatch):
+    monkeypatch.setenv("GM_JAX_CACHE", str(tmp_path))
+    images = np.random.default_rng(0).integers(0, 256, (2, 9, 4, 4, 1), dtype=np.uint8)
+    plain = extractors.pixels((4, 4, 1))
+    other = plain._replace(identity="other weights", see=lambda x: 2 * plain.see(x))
+    for _ in range(2):
+        for i, numbers in itertools.product((0, 1), (np.arange(5), np.arange(4, 9))):
+            split = types.SimpleNamespace(images=images[i])
+            data = types.SimpleNamespace(split=lambda _, s=split: s, fingerprint=lambda _, i=i: str(i))
+            for extractor in (plain, other):
+                seen = measure.look_at_data(types.SimpleNamespace(dataset=data), extractor, "test", numbers)
+                np.testing.assert_array_equal(seen.features, extractor.see(images[i][numbers]))
 
 
 def test_random_subsets_follow_from_a_seed(runs, monkeypatch):
