@@ -36,6 +36,7 @@ DATA = {  # image shape and classes of each data set
     "shapes": ((32, 32, 3), 3),
     "cycle_gan/horse2zebra": ((286, 286, 3), 2),
 }
+EPOCH = 50_000  # examples, about those of MNIST and CIFAR-10, from which schedules take their lengths
 EXAMPLES = 4096  # random ones, of large images fewer: speed does not depend on what they show
 BYTES = 2**27  # of images at most
 
@@ -50,7 +51,7 @@ class RandomExperiment(Experiment):
 
     def __init__(self, name: str, config: ConfigDict, spec: DataSpec, number: int = 0):
         super().__init__(config, spec)
-        if count_epochs(config, self, EXAMPLES, ()):
+        if count_epochs(config, self, EPOCH, ()):
             super().__init__(config, spec)
         if number >= len(self.stages):
             raise UserError(f"{name}: there is no stage {number}, the last is {len(self.stages) - 1}")
