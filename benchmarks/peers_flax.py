@@ -109,7 +109,7 @@ LAYERS = (
     (norm.GroupNorm, GroupNorm),
     (norm.BatchNorm, BatchNorm),
 )
-FUNCTIONS = ((pool.max_pool, max_pool),)
+FUNCTIONS = ((pool.max_pool, max_pool), (pool.fused_max_pool, max_pool))
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from gm_jax.data import augment
 from gm_jax.errors import UserError
 from gm_jax.experiment import Experiment
 from gm_jax.layers.norm import BatchNorm
-from gm_jax.layers.pool import global_max_pool, max_pool
+from gm_jax.layers.pool import fused_max_pool, global_max_pool, max_pool
 from gm_jax.losses.classification import cross_entropy
 from gm_jax.metrics import classification as metrics
 from gm_jax.metrics.moments import Moments
@@ -174,18 +174,19 @@ def test_two_devices_give_the_update_of_one(tmp_path):
     assert min(jax.tree.leaves(moved)) > 1e-4
 
 
+@pytest.mark.parametrize("pool", [max_pool, fused_max_pool])
 @pytest.mark.parametrize("size", [2, 3])
-def test_max_pool_equals_a_window_reduction(size):
+def test_max_pool_equals_a_window_reduction(pool, size):
     x = RNG.normal(size=(2, 7, 6, 3)).astype(np.float32)
 
     def reference(x):
         return nn.max_pool(x, (size, size), (size, size))
 
-    np.testing.assert_array_equal(max_pool(x, size), reference(x))
-    ours, theirs = (
-        jax.grad(lambda x, f=f: jnp.sum(jnp.sin(f(x))))(x) for f in (lambda x: max_pool(x, size), reference)
-    )
+    np.testing.assert_array_equal(pool(x, size), reference(x))
+    ours, theirs = (jax.grad(lambda x, f=f: jnp.sum(jnp.sin(f(x))))(x) for f in (lambda x: pool(x, size), reference))
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    gradient = str(jax.make_jaxpr(jax.grad(lambda x: jnp.sum(pool(x, size))))(x))
+    assert "select_and_scatter" not in gradient
 
 
 def test_speednet_starts_from_an_orthonormal_transform():

@@ -10,7 +10,7 @@ import numpy as np
 from gm_jax.layers.conv import Conv
 from gm_jax.layers.dropout import Dropout
 from gm_jax.layers.norm import batch_norm
-from gm_jax.layers.pool import global_max_pool, max_pool
+from gm_jax.layers.pool import fused_max_pool, global_max_pool, max_pool
 
 
 class CNN(nn.Module):
@@ -64,7 +64,7 @@ class LeNet(nn.Module):
         """Map x [B, H, W, C] to logits [B, classes] float32; dropout acts if it is given keys [B]."""
         for i, features in enumerate(self.features):
             name = f"conv{i}" if i else "stem"
-            x = nn.relu(max_pool(Conv(features, 5, dtype=self.dtype, name=name)(x)))
+            x = nn.relu(fused_max_pool(Conv(features, 5, dtype=self.dtype, name=name)(x)))
         x = nn.relu(nn.Dense(self.dense, dtype=self.dtype, name="dense")(x.reshape(len(x), -1)))
         x = Dropout(self.dropout, name="dropout")(x, keys)
         return nn.Dense(self.classes, dtype=self.dtype, name="head")(x).astype(jnp.float32)
