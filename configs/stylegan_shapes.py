@@ -6,7 +6,9 @@
 
 A step of 32 images takes 77 ms of one core at 16x16 and 149 ms at 32x32 (Zen 5). The strong R1 penalty keeps all places
 in use: at 8x8, with a weight of 0.1, 90 % of 1,000 samples lay in one quarter of the image after 1,000 steps, of 10, 23
-to 27 % in each after 1,600; one run each.
+to 27 % in each after 1,600; one run each. A weight of 1 lost most places on the way to 16x16. In so few steps the
+paper's mapping, whose rate is a hundredth, hardly moves, and colours, which are discrete, stay blends; with 0.3, shapes
+of one clear colour each came out at 16x16 after 5,000 steps of half of the lengths below (seen, not counted).
 """
 
 from gm_jax.defaults import stylegan_config
@@ -19,6 +21,7 @@ def get_config():
     config.dataset.name = "shapes"
     config.model.latent_dim = 64
     config.model.mapping_layers = 4
+    config.model.mapping_rate = 0.3
     config.model.channels = (64, 64, 32, 16)  # on grids of 4, 8, 16, 32 pixels
     config.gan.r1 = 10.0
     config.gan.r1_every = 16
