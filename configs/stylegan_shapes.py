@@ -7,8 +7,8 @@
 A step of 32 images takes 77 ms of one core at 16x16 and 149 ms at 32x32 (Zen 5). The strong R1 penalty keeps all places
 in use: at 8x8, with a weight of 0.1, 90 % of 1,000 samples lay in one quarter of the image after 1,000 steps, of 10, 23
 to 27 % in each after 1,600; one run each. A weight of 1 lost most places on the way to 16x16. In so few steps the
-paper's mapping, whose rate is a hundredth, hardly moves, and colours, which are discrete, stay blends; with 0.3, 39 % of
-1,000 samples are one exact shape of one colour after 10,370 of the steps (RESULTS.md).
+paper's mapping, whose rate is a hundredth, hardly moves, and colours, which are discrete, stay blends; with 0.3, 39 %
+of 1,000 samples are one exact shape of one colour after 10,370 of the steps (RESULTS.md).
 """
 
 from gm_jax.defaults import stylegan_config
