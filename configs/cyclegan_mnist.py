@@ -12,7 +12,7 @@ from gm_jax.defaults import cyclegan_config
 def get_config():
     config = cyclegan_config()
     config.rows = ("B5",)
-    config.minutes = 15
+    config.minutes = 10
     config.dataset.name = "mnist"
     config.dataset.image_size = 32
     for name, value in (("a", "0"), ("b", "6")):
@@ -23,7 +23,7 @@ def get_config():
     config.batch_size = 8
     config.steps_per_call = 5
     config.optim.learning_rate = 4e-4
-    config.steps = config.optim.decay_steps = 6000
-    config.optim.hold_steps = 3000
-    config.evaluate_every = config.checkpoint_every = 1000
+    config.steps = config.optim.decay_steps = 3000
+    config.optim.hold_steps = 1500
+    config.evaluate_every = config.checkpoint_every = 500
     return config

@@ -1,6 +1,6 @@
 """LeNet on MNIST, 99.2 % or better: the extractor of features by which small images are scored.
 
-python -m gm_jax.main --config=configs/lenet_mnist.py        # about eight minutes on two CPU cores
+python -m gm_jax.main --config=configs/lenet_mnist.py        # about four minutes on two CPU cores
   ... --config.dataset.name=digits    # the embedded digits
   ... --config.dataset.name=shapes    # the label is the shape
 """
@@ -10,7 +10,7 @@ from gm_jax.defaults import MNIST, classifier_config, set_epochs
 
 def get_config():
     config = classifier_config()
-    config.minutes = 8
+    config.minutes = 4
     config.dataset.name = "mnist"
     config.classifier.update(MNIST)
     config.model.name = "lenet"
@@ -24,6 +24,6 @@ def get_config():
     config.optim.warmup_steps = 600
     config.optim.decay = "linear"
     config.optim.ema_decay = 0.995
-    set_epochs(config, epochs=12, checkpoint_epochs=2)
+    set_epochs(config, epochs=6, checkpoint_epochs=1)
     config.if_embedded = {"steps": 1200, "optim": {"decay_steps": 1200, "warmup_steps": 240}}
     return config
