@@ -388,7 +388,7 @@ def test_the_plan_goes_on_from_what_is_there(tmp_path, monkeypatch):
     assert made.scale == 2.0
     assert [(job.name, job.minutes) for job in made.jobs] == [
         ("autoencoder_mnist", 1.0), ("fnn_mnist_seed=1", 2.0), ("autoencoder_mnist_seed=1", 2.0),
-        ("lenet_mnist", 16.0), ("gmm_mnist_seed=1", 2.0),
+        ("lenet_mnist", 8.0), ("gmm_mnist_seed=1", 2.0),
     ]  # fmt: skip
     assert "holds a run of sparse_autoencoder_mnist with other settings (model.latent_dim)" in dict(made.left_out)["T2"]
     assert "--config.seed=1" in made.jobs[1].commands[1] and "--mode=evaluate" in made.jobs[1].commands[1]
