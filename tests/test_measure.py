@@ -227,6 +227,9 @@ def test_anybodys_images_are_compared(tmp_path, capsys, monkeypatch):
     expected = frechet_distance(gaussian(x), gaussian(y))
     assert found["results"]["frechet_pixels"]["value"] == pytest.approx(expected, rel=1e-5)
     assert found["about"]["n_real"] == 30 and found["about"]["extractor"] == "pixels"
+    assert command.main([*arguments, "--n=20", "--n_generated=8", f"--json={tmp_path / 'few.json'}"]) == 0
+    fewer = json.loads((tmp_path / "few.json").read_text())["about"]
+    assert (fewer["n_real"], fewer["n_generated"]) == (20, 8)
     assert "memorisation_pixels" in found["results"] and "frechet_pixels" in capsys.readouterr().out
 
     statistics = gaussian(x)
@@ -278,15 +281,18 @@ def test_runs_are_compared(runs, tmp_path, capsys):
     assert text in capsys.readouterr().out
     gan, gmm = found
     assert (gan["family"], gmm["family"]) == ("gan", "gaussian_mixture") and gan["parameters"] > 0
-    head, _, first, second = text.splitlines()[:4]
-    cells = dict(zip(head.split(" | "), second.split(" | "), strict=True))
+    parts = text.split("**")[1:]  # titles and tables in turn
+    tables = dict(zip(parts[::2], parts[1::2], strict=True))
+    (judged,) = (body for title, body in tables.items() if title.startswith("Features of fnn_mnist"))
+    assert "gan |" in judged and "gmm |" not in judged
     value = gmm["results"]["bits_per_dimension"]["value"]
-    assert cells["bits_per_dimension"].startswith(f"{value:.4g}") and cells["frechet_fnn_mnist"] == ""
-    assert f"{gan['results']['frechet_pixels']['value']:.4g} (!)" in first and "not of full rank" in text
+    assert f"| {value:.4g}" in tables["Without features"].splitlines()[5]
+    assert f"| gan | {gan['results']['frechet_pixels']['value']:.4g} (!)" in text and "not of full rank" in text
     assert {point["split"] for point in gan["history"]} == {"validation", "test"}
     seconds = {point["step"]: point["seconds"] for point in gan["history"]}
     assert seconds[2] == pytest.approx(gan["training_seconds"] / 2) and seconds[4] == gan["training_seconds"]
-    assert {path.name for path in out.glob("*.png")} == {"frechet_pixels.png", "frechet_fnn_mnist.png"}
+    drawn = {"frechet_pixels.png", "frechet_pixels-2.png", "frechet_fnn_mnist.png"}  # of two n
+    assert {path.name for path in out.glob("*.png")} == drawn
     assert "the runs were trained on different data" not in text.lower()
     with pytest.raises(UserError, match=r"has no evaluation.json: run mode evaluate"):
         compare.main([str(root / "judge"), f"--out={out}"])

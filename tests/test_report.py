@@ -10,16 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from gm_jax import compare, reproduce
+from gm_jax import reproduce
 from gm_jax.errors import UserError
 from gm_jax.report import plots, words
 from gm_jax.report.__main__ import build
 from gm_jax.report.collection import collect
-from gm_jax.report.pages import Site, command
+from gm_jax.report.facts import command
+from gm_jax.report.pages import Site
 from gm_jax.report.plan import Planner, Wish
 from gm_jax.report.reports import read_reports
 from gm_jax.report.shipped import read_experiments
@@ -176,7 +176,7 @@ def test_a_number_of_another_step_or_way_of_sampling_is_not_that_of_the_experime
     assert lacks["cnn_cifar10"] == "evaluated differently: evaluation.split=train"
     assert lacks["ddpm_mnist"] == "evaluated differently: sampling.guidance=5.0"
     build(tmp_path / "runs", tmp_path / "pages")
-    assert re.search(r"`fnn_mnist`, partly .*\| 20 \| 2026", (tmp_path / "pages" / "results.md").read_text())
+    assert re.search(r"`fnn_mnist`: .* checkpoint of step 20, 2026", (tmp_path / "pages" / "results.md").read_text())
     assert "checkpoint of step 20 " in Page(tmp_path / "pages" / "W.html").text
     made = plan(tmp_path / "runs", tmp_path / "runs", rows=["W1", "D1"])
     assert [job.name for job in made.jobs] == ["fnn_mnist", "lenet_mnist", "ddpm_mnist"]
@@ -207,31 +207,6 @@ def test_pictures_of_folders_with_like_names_are_kept_apart(runs, tmp_path):
     site, figure = Site(tmp_path / "pages", collect(runs)), collect(runs).runs[0].figures["samples"]
     assert len({site.href(figure, name) for name in ("a b", "a_b", "a/b", "a\\b")}) == 4
     assert all(path.resolve().is_relative_to(tmp_path) for path in (tmp_path / "pages" / "figures").rglob("*"))
-
-
-def test_a_comparison_tells_scores_of_training_from_evaluations_and_names_a_stand_in(tmp_path):
-    scored = [{"step": 20, "split": split, "frechet_pixels_ab": 9.0} for split in ("validation", "seen")]
-    data = {"name": "digits", "stand_in": "MNIST was not found", "fingerprint": "d"}
-    results = {
-        "frechet_pixels_ab": {"value": 2.0, "n": 7, "split": "train"},
-        "kernel_pixels_ab": {"value": 3.0, "n": 7, "standard_deviation": 0.5},
-        "similar_pairs": {"value": 3, "n": 5, "pairs": 20},
-    }
-    folder = write_run(tmp_path / "run", "fnn_mnist", metrics=scored, results=results, record={"dataset": data})
-    run = compare.read_run(folder)
-    points = [(point["step"], point["split"], point["seconds"]) for point in run["history"]]
-    assert points == [(20, "validation", 15.0), (20, "seen", 15.0), (40, "train", 30.0)]
-    said = [" ".join(compare.remarks([run, {**run, "fingerprint": other}])) for other in ("d", "e")]
-    assert ["trained on different data" in text for text in said] == [False, True]
-    compare.draw(figure := Figure(), "frechet_pixels_ab", [run])
-    lines = [(line.get_linestyle(), list(line.get_ydata())) for line in figure.axes[1].lines]
-    assert lines == [("--", [9.0, 9.0]), ("-", [2.0])]
-    assert compare.main([str(folder), f"--out={tmp_path / 'out'}"]) == 0
-    text = (tmp_path / "out" / "comparison.md").read_text()
-    assert "| 3 ± 0.5 | 0.15 of pairs |" in text and "`kernel_pixels_ab`: n=7, ± the standard deviation" in text
-    assert "sampling_time" not in text and "n=7, split=train" in text and "NOTE: MNIST was not found" in text
-    with Image.open(tmp_path / "out" / "frechet_pixels_ab.png") as picture:
-        assert picture.text["stand_in"] == "MNIST was not found"
 
 
 @pytest.mark.parametrize(
@@ -303,7 +278,7 @@ def test_pages_show_report_and_ours_side_by_side(pages):
     assert "0.5000, 0.5000, 0.5000, 0.5000 the report: -0.1119" in text["B"]
     assert "5 0.6250 2.0000 epochs between 46 5.7500 2.0000" in text["P"] and "50 6.2500 2.0000" in text["P"]
     assert "1 0.3554 1.7254" in text["P"] and "not measured" in text["P"] and "the report: 2,412" in text["P"]
-    assert re.search(r"frechet pixels .*frechet_pixels[\w, ]*: n=10000, split=test", text["index"])
+    assert "10,000 samples, real images of test" in text["index"]
     assert "z = " not in text["index"]  # which the script says
     sprites = {name: [json.loads(sprite) for sprite in page.values("data-sprite")] for name, page in found.items()}
     assert (

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from gm_jax import compare
+from gm_jax.report.comparison import Way, draw
 from gm_jax.report.entries import Entry, Family
 from gm_jax.report.reports import Number
 from gm_jax.report.words import measure
@@ -109,9 +109,9 @@ def _series(family: Family, key: str, number: Number) -> dict[str, list[tuple]]:
     return lines
 
 
-def comparison(name: str, runs: Sequence[dict]) -> str:
-    """Draw a number of quality over the time that a sample takes, and over training time."""
-    return _svg(f"{name} of {len(runs)} runs", (8.8, 3.6), lambda figure: compare.draw(figure, name, runs, COLOURS))
+def comparison(name: str, how: Way, runs: Sequence[dict]) -> str:
+    """Draw a number of quality, measured in one way, over the time that a sample takes, and over training time."""
+    return _svg(f"{name}. {how}", (8.8, 3.6), lambda figure: draw(figure, name, how, runs, COLOURS))
 
 
 def has_curve(entry: Entry, name: str) -> list[tuple[float, float]]:

@@ -103,6 +103,11 @@ def read_judged() -> dict[str, Judged]:
     return {name: Judged(**how) for name, how in _read()["judged"].items()}
 
 
+def read_importance() -> list[str]:
+    """Return the ids of the rows whose pictures stand beside the results, the most important first."""
+    return _read()["pictures"]
+
+
 def _read() -> dict[str, Any]:
     return tomllib.loads(FILE.read_text())
 

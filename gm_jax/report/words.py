@@ -31,6 +31,12 @@ class Measured:
     def __str__(self) -> str:
         return with_error(self.value, self.error)
 
+    @property
+    def said(self) -> str:
+        """What the number is of, in words."""
+        n = [f"n = {self.n:,}"] if self.n else []
+        return ", ".join([*n, *([self.about] if self.about else []), *([f"± {self.of}"] if self.of else [])])
+
 
 def measure(entry: Entry, number: Number) -> Measured | None:
     """Return what an entry's runs say of a number; None: nothing."""
