@@ -16,6 +16,7 @@ from gm_jax.figures.caption import Caption
 from gm_jax.report import comparison, workdirs
 from gm_jax.report.checked import Unreadable
 from gm_jax.report.references import read_reference
+from gm_jax.report.tables import markdown
 
 
 def read_run(path: Path) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def main(arguments: list[str]) -> int:
     if not any(map(comparison.is_trained, runs)):
         raise UserError("references alone: name a run to compare with them")
     options.out.mkdir(parents=True, exist_ok=True)
-    text = comparison.markdown(runs)
+    text = markdown(runs)
     (options.out / "comparison.md").write_text(text)
     (options.out / "comparison.json").write_text(json.dumps(runs, indent=1) + "\n")
     pictures = plot(options.out, runs)

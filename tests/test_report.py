@@ -180,7 +180,7 @@ def test_a_number_of_another_step_or_way_of_sampling_is_not_that_of_the_experime
     assert "checkpoint of step 20 " in Page(tmp_path / "pages" / "W.html").text
     made = plan(tmp_path / "runs", tmp_path / "runs", rows=["W1", "D1"])
     assert [job.name for job in made.jobs] == ["fnn_mnist", "lenet_mnist", "ddpm_mnist"]
-    assert made.jobs[0].minutes == made.jobs[2].minutes == 0  # all is trained
+    assert made.jobs[0].minutes == made.jobs[2].minutes == 1  # all is trained: evaluating is left
 
 
 def test_only_seeds_are_averaged_commands_are_whole_and_a_sweep_reaches_no_further_than_its_folder(tmp_path):
@@ -337,14 +337,14 @@ def test_the_plan_is_cheapest_first_within_the_budget(tmp_path):
     folder.mkdir()
     whole = plan(folder, folder, rows=["W1", "T1", "D1", "H3", "T8", "P2", "D2", "B2"], budget=1e6)
     assert [(job.name, job.minutes) for job in whole.jobs] == [
-        ("fnn_mnist", 1), ("autoencoder_mnist", 1), ("lenet_mnist", 8), ("ddpm_mnist", 6), ("cgan_mnist_modern", 10),
+        ("fnn_mnist", 2), ("autoencoder_mnist", 2), ("lenet_mnist", 9), ("ddpm_mnist", 7), ("cgan_mnist_modern", 11),
         ("gan_mnist_sweep", 12),
     ]  # fmt: skip
     assert dict(whole.left_out).keys() == {"P2", "D2"} and "no cats" in dict(whole.left_out)["P2"]
     assert whole.jobs[4].rows == ("H3", "T8") and whole.scale is None
     some = plan(folder, folder, rows=["W1", "T1", "D1"], budget=9)
     assert [job.name for job in some.jobs] == ["fnn_mnist", "autoencoder_mnist"]
-    assert dict(some.left_out) == {"D1": "lenet_mnist and ddpm_mnist: 14 minutes, 7 are left"}
+    assert dict(some.left_out) == {"D1": "lenet_mnist and ddpm_mnist: 16 minutes, 5 are left"}
 
 
 def test_the_plan_goes_on_from_what_is_there(tmp_path, monkeypatch):
@@ -362,13 +362,48 @@ def test_the_plan_goes_on_from_what_is_there(tmp_path, monkeypatch):
     made = plan(folder, folder, rows=["W1", "T1", "H0", "T2", "H1"], seeds=2)
     assert made.scale == 2.0
     assert [(job.name, job.minutes) for job in made.jobs] == [
-        ("autoencoder_mnist", 1.0), ("fnn_mnist_seed=1", 2.0), ("autoencoder_mnist_seed=1", 2.0),
-        ("lenet_mnist", 16.0), ("gmm_mnist_seed=1", 2.0),
+        ("autoencoder_mnist", 2.0), ("fnn_mnist_seed=1", 3.0), ("autoencoder_mnist_seed=1", 3.0),
+        ("lenet_mnist", 17.0), ("gmm_mnist_seed=1", 3.0),
     ]  # fmt: skip
     assert "holds a run of sparse_autoencoder_mnist with other settings (model.latent_dim)" in dict(made.left_out)["T2"]
     assert "--config.seed=1" in made.jobs[1].commands[1] and "--mode=evaluate" in made.jobs[1].commands[1]
     with pytest.raises(UserError, match=r"no row 'W0' \(did you mean"):
         plan(folder, folder, rows=["W0"])
+
+
+def test_the_plan_counts_evaluations_as_they_were_here_and_what_is_behind_a_sweep(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    folder = tmp_path / "runs"
+    for name, experiment, seconds in (("fnn", "fnn_cifar10", 165.0), ("ddpm", "diffusion10_mnist", 345.0)):
+        write_run(folder / name, experiment)
+        evaluation = json.loads((folder / name / "evaluation.json").read_text()) | {"seconds": seconds}
+        (folder / name / "evaluation.json").write_text(json.dumps(evaluation))
+    family, members = folder / "vae_mnist_sweep", []
+    for size, step in ((2, 4690), (4, 2345)):
+        about = {"record": {"overrides": {"steps": 4690, "model.latent_dim": size}}, "model__latent_dim": size}
+        write_run(family / f"latents={size}", "vae_mnist", step, steps=4690, **about)
+        members.append({"values": {"model.latent_dim": size}, "workdir": f"latents={size}"})
+    (family / "sweep.json").write_text(json.dumps({"members": members}))
+    monkeypatch.setattr("gm_jax.report.expected.speed", lambda *_: 1.0)
+    made = plan(folder, folder, rows=["W1", "D1", "T1", "B1"])
+    minutes = {job.name: job.minutes for job in made.jobs}
+    assert minutes["fnn_mnist"] == 1 + 165 / 60 + 0.25 and minutes["ddpm_mnist"] == 6 + 345 / 60 + 0.25
+    assert minutes["autoencoder_mnist"] == 1 + (165 + 345) / 120 + 0.25  # none of its task is timed
+    assert minutes["vae_mnist_sweep"] == pytest.approx(20 * (6 - 1.5) / 6)
+
+
+def test_real_images_are_measured_after_the_runs_whose_samples_are_judged(tmp_path):
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    made = plan(folder, folder, rows=["W9", "H3"])
+    assert [job.name for job in made.jobs] == ["lenet_mnist", "cgan_mnist_modern", "real_mnist"]
+    assert made.jobs[-1].rows == ("W9",) and made.jobs[-1].log == "real_mnist.log"
+    by_judge, by_pixels = made.jobs[-1].commands
+    assert by_judge[:4] == ["gm_jax.metrics", "mnist:test", "mnist:train", f"--extractor={folder}/lenet_mnist"]
+    assert "--n_generated=2000" in by_judge and by_pixels[-1] == f"--json={folder}/real_mnist_pixels.json"
+    (folder / "real_mnist_lenet_mnist.json").write_text("{}")
+    write_run(folder / "lenet_mnist", "lenet_mnist")
+    assert plan(folder, folder, rows=["W9"]).jobs[0].commands == [by_pixels]
 
 
 def test_reproduction_runs_the_plan_builds_the_pages_and_goes_on(tmp_path, monkeypatch, capsys):
@@ -377,6 +412,8 @@ def test_reproduction_runs_the_plan_builds_the_pages_and_goes_on(tmp_path, monke
 
     def run_jobs(jobs, cores):
         (job,) = jobs
+        if len(ran) == 9:
+            return 1, 0
         ran.append([command[-1].rpartition("/")[2] for command in job.commands])
         if len(ran) == 2:
             return 0, 15
@@ -393,6 +430,10 @@ def test_reproduction_runs_the_plan_builds_the_pages_and_goes_on(tmp_path, monke
     assert ran[0] == ["lenet_mnist", "--mode=evaluate"] and ran[1] == ran[2]
     assert ran[1][1] == "lenet_mnist,pixels"
     assert reproduce.main(arguments) == 0 and len(ran) == 3
+    ran += 6 * [None]
+    assert reproduce.main([f"--runs={folder}", f"--out={out}", "--rows=W1", "--budget=30"]) == 1
+    said = capsys.readouterr().out
+    assert f"failed: W1: fnn_mnist, see {folder}/fnn_mnist/log.txt" in said and " of 30 min, 1 of them failed" in said
     with pytest.raises(UserError, match="must be positive"):
         reproduce.main(["--seeds=0"])
     with pytest.raises(UserError, match="choose another folder with --runs"):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from gm_jax import compare
 from gm_jax.errors import UserError
-from gm_jax.report import comparison, results
+from gm_jax.report import comparison, results, tables
 from gm_jax.report.__main__ import build
 from gm_jax.report.charts import comparisons
 from gm_jax.report.collection import collect
@@ -32,7 +32,7 @@ def test_a_comparison_tells_scores_of_training_from_evaluations_and_names_a_stan
     run = compare.read_run(folder)
     points = [(point["step"], point["split"], point["seconds"]) for point in run["history"]]
     assert points == [(20, "validation", 15.0), (20, "seen", 15.0), (40, "train", 30.0)]
-    said = [" ".join(comparison.remarks([run, {**run, "fingerprint": other}])) for other in ("d", "e")]
+    said = [" ".join(tables.remarks([run, {**run, "fingerprint": other}])) for other in ("d", "e")]
     assert ["trained on different data" in text for text in said] == [False, True]
     (how,) = (how for name, how in comparison.drawn([run]) if name == "frechet_pixels_ab")
     comparison.draw(figure := Figure(), "frechet_pixels_ab", how, [run])
@@ -62,12 +62,12 @@ def test_numbers_stand_in_one_table_only_if_they_were_measured_alike_real_images
     (tmp_path / "foreign.json").write_text("[]")
     collection = collect(tmp_path)
     (found,) = comparisons(collection)
-    tables = {table.title: table.body for table in found.tables}
-    assert tables["Features of lenet_mnist (w): 2,000 samples, 10,000 real images of test"] == [
+    body = {table.title: table.body for table in found.tables}
+    assert body["Features of lenet_mnist (w): 2,000 samples, 10,000 real images of test"] == [
         ["vae", "9"], ["ddpm, partly", "7"], ["real images, mnist:train", "2"],
     ]  # fmt: skip
-    assert tables["Features of lenet_mnist (w): 500 samples, 10,000 real images of test"] == [["gan", "8"]]
-    assert [row[:2] + row[4:5] for row in tables["What they cost"]] == [
+    assert body["Features of lenet_mnist (w): 500 samples, 10,000 real images of test"] == [["gan", "8"]]
+    assert [row[:2] + row[4:5] for row in body["What they cost"]] == [
         ["gan", "gan", "60"], ["vae", "vae", "60"], ["ddpm, partly", "diffusion", "60"],
     ]  # fmt: skip
     said = " ".join(found.remarks)

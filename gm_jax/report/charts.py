@@ -5,10 +5,10 @@ from collections.abc import Iterable
 
 from markupsafe import Markup
 
-from gm_jax.report import comparison, plots
+from gm_jax.report import comparison, plots, tables
 from gm_jax.report.collection import Collection
-from gm_jax.report.comparison import Table
 from gm_jax.report.entries import Entry
+from gm_jax.report.tables import Table
 
 CURVES = {  # what shows how a task's training went, on images that it does not train on
     "accuracy": "Accuracy of classifiers",
@@ -75,4 +75,4 @@ def comparisons(collection: Collection) -> list[Comparison]:
 
 def _compare(data: str, runs: list[dict]) -> Comparison:
     drawn = [Markup(plots.comparison(name, how, runs)) for name, how in comparison.drawn(runs)]
-    return Comparison(data, comparison.tables(runs), comparison.remarks(runs), drawn, comparison.markdown(runs))
+    return Comparison(data, tables.tables(runs), tables.remarks(runs), drawn, tables.markdown(runs))

@@ -38,10 +38,14 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What mode evaluate wrote: the results by name, each with its "value"; `overrides` are keys set for it alone."""
+    """What mode evaluate wrote: the results by name, each with its "value"; `overrides` are keys set for it alone.
+
+    `seconds` it took (None: an older gm_jax did not say), up to `time`.
+    """
 
     step: int
     time: str
+    seconds: float | None
     overrides: dict[str, Any]
     results: dict[str, dict[str, Any]]
 

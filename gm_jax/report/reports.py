@@ -32,7 +32,10 @@ class Number:
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """The family of runs that a row is: an experiment over the values of one key; minutes on two CPU cores."""
+    """The family of runs that a row is: an experiment over the values of one key.
+
+    `minutes` are of two CPU cores, for all members with their evaluations.
+    """
 
     config: str
     key: str

@@ -183,9 +183,10 @@ def _evaluation_of(content: Any) -> Evaluation | None:
     try:
         results, step = get(content, "", "results", dict), get(content, "", "step", int)
         time, overrides = get(content, "", "time", str, ""), get(content, "", "overrides", dict, {})
+        seconds = get(content, "", "seconds", int | float | None, None)
     except Unreadable:
         return None
-    return Evaluation(step, time, overrides, sound_results(results))
+    return Evaluation(step, time, seconds, overrides, sound_results(results))
 
 
 def sound_results(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
