@@ -21,7 +21,7 @@ from gm_jax.report.collection import collect
 from gm_jax.report.facts import command
 from gm_jax.report.pages import Site
 from gm_jax.report.plan import Planner, Wish
-from gm_jax.report.reports import read_reports
+from gm_jax.report.reports import Number, read_reports
 from gm_jax.report.shipped import read_experiments
 from tests.fake_runs import write_family, write_run
 from tests.tiny import ROOT
@@ -201,6 +201,20 @@ def test_only_seeds_are_averaged_commands_are_whole_and_a_sweep_reaches_no_furth
     assert command(wide) == f"{start} --config.model.latent_dim=64 --config.seed=3"
     assert all(run.path.is_relative_to(tmp_path / "runs") for run in collection.runs) and len(collection.runs) == 5
     assert "family/outside" in {fault.name for fault in collection.faults}
+
+
+def test_seeds_that_were_measured_differently_are_not_averaged(tmp_path):
+    """Of another number of images, split or judge they stand apart; the mean is of the way that most seeds share."""
+    usual = {"n_generated": 2000, "n_real": 1000, "split": "test", "judge": "lenet, step 9"}
+    ways = (usual | {"n_generated": 50}, usual, usual, usual | {"split": "train"}, usual | {"judge": "lenet, step 1"},
+            usual | {"n_real": 10})  # fmt: skip
+    for seed, about in enumerate(ways):
+        write_run(tmp_path / str(seed), results={"accuracy": {"value": 0.1 * (seed + 1), **about}}, seed=seed)
+    (entry,) = collect(tmp_path).entries
+    found = words.measure(entry, Number("test accuracy", ours="accuracy"))
+    assert (found.value, found.of, found.n) == (pytest.approx(0.25), "standard deviation of 2 seeds", 2000)
+    assert "seed 0 apart: 0.1 of n = 50, test, lenet, step 9" in found.said
+    assert all(f"seed {seed} apart" in found.said for seed in (3, 4, 5))
 
 
 def test_pictures_of_folders_with_like_names_are_kept_apart(runs, tmp_path):
