@@ -14,7 +14,7 @@ from PIL import Image
 from gm_jax import compare, evaluate, extractors, measure
 from gm_jax.errors import UserError
 from gm_jax.metrics import __main__ as command
-from gm_jax.metrics import kernel
+from gm_jax.metrics import kernel, store
 from gm_jax.metrics.evaluators import EVALUATORS
 from gm_jax.metrics.frechet import frechet_distance, gaussian
 from gm_jax.run import open_trained
@@ -250,7 +250,15 @@ def test_what_cannot_be_compared_is_told_in_one_line(tmp_path):
     np.savez(tmp_path / "statistics.npz", mu=np.zeros(3), sigma=np.eye(3))
     np.savez(tmp_path / "crooked.npz", mu=np.zeros(16), sigma=np.eye(3))
     np.savez(tmp_path / "endless.npz", mu=np.full(16, np.inf), sigma=np.eye(16))
+    whole = (tmp_path / "statistics.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    at = whole.index(b"\xf0\x3f")  # a 1.0, which the file's checksum knows
+    (tmp_path / "flipped.npz").write_bytes(whole[:at] + b"\xf1" + whole[at + 1 :])
+    np.savez(tmp_path / "half.npz", mu=np.zeros(16), nu=np.eye(16))
     for real, generated, more, said in (
+        ("cut", "a", [], "cannot be read as a .npz"),
+        ("flipped", "a", [], "holds no statistics that can be read"),
+        ("half", "a", [], "has no `images`"),
         ("a", "b", [], "images of 4x4x1 and 5x5x1 cannot be compared by pixels"),
         ("a", "float", [], "has float64"),
         ("a", "pickle", [], "cannot be read as a .npz"),
@@ -267,6 +275,18 @@ def test_what_cannot_be_compared_is_told_in_one_line(tmp_path):
             command.main([*(str(tmp_path / f"{name}.npz") for name in (real, generated)), *more])
     with pytest.raises(UserError, match=r"neither a folder nor a .npz"):
         command.main(["mnist", str(tmp_path / "a.npz")])
+
+
+def test_kept_statistics_that_are_damaged_are_computed_again(tmp_path, caplog):
+    features = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    path = tmp_path / "features.npz"
+    expected = store.statistics(path, features)
+    path.write_bytes(path.read_bytes()[:300])
+    with caplog.at_level("WARNING"):
+        again = store.statistics(path, features)
+    np.testing.assert_array_equal(again.mean, expected.mean)
+    assert f"{path} holds no statistics" in caplog.text and "computed again" in caplog.text
+    np.testing.assert_array_equal(store.statistics(path, 0 * features).covariance, expected.covariance)  # kept
 
 
 def test_runs_are_compared(runs, tmp_path, capsys):

@@ -203,6 +203,23 @@ def test_only_seeds_are_averaged_commands_are_whole_and_a_sweep_reaches_no_furth
     assert "family/outside" in {fault.name for fault in collection.faults}
 
 
+def test_a_sweep_of_other_samples_is_not_the_rows_and_its_plot_says_what_its_bars_are(tmp_path):
+    (row,) = (row for report in read_reports() for row in report.rows if row.id == "B2")
+    scores = [{"energy_score": {"value": 0.1, "standard_error": 0.01, "n": n}} for n in (50, *5 * [1000])]
+    members = dict(zip(row.sweep.values, scores, strict=True))
+    family = write_family(tmp_path / "family", "gan_mnist", row.sweep.key, members, row.sweep)
+
+    def found():
+        return next(result.families[0] for result in collect(tmp_path).results if result.families)
+
+    assert found().lacks(row.sweep) == []
+    text = " ".join(re.findall(r">([^<>]+)</text>", plots.sweep(found(), row.sweep.key, row.numbers)))
+    assert "bars: ± 2 x standard error, n = 50 or 1,000" in " ".join(text.split())
+    path = family / "model.latent_dim=8" / "evaluation.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"overrides": {"sampling.label": 7, "sampling.n": 9}}))
+    assert found().lacks(row.sweep) == ["differently configured: sampling.label=7"]
+
+
 def test_seeds_that_were_measured_differently_are_not_averaged(tmp_path):
     """Of another number of images, split or judge they stand apart; the mean is of the way that most seeds share."""
     usual = {"n_generated": 2000, "n_real": 1000, "split": "test", "judge": "lenet, step 9"}
@@ -392,18 +409,17 @@ def test_the_plan_counts_evaluations_as_they_were_here_and_what_is_behind_a_swee
         write_run(folder / name, experiment)
         evaluation = json.loads((folder / name / "evaluation.json").read_text()) | {"seconds": seconds}
         (folder / name / "evaluation.json").write_text(json.dumps(evaluation))
-    family, members = folder / "vae_mnist_sweep", []
-    for size, step in ((2, 4690), (4, 2345)):
-        about = {"record": {"overrides": {"steps": 4690, "model.latent_dim": size}}, "model__latent_dim": size}
-        write_run(family / f"latents={size}", "vae_mnist", step, steps=4690, **about)
-        members.append({"values": {"model.latent_dim": size}, "workdir": f"latents={size}"})
-    (family / "sweep.json").write_text(json.dumps({"members": members}))
+    (row,) = (row for report in read_reports() for row in report.rows if row.id == "B1")
+    members = {2: {"elbo": -1.0}, 4: {"elbo": -1.0}}
+    family = write_family(folder / "vae_mnist_sweep", "vae_mnist", row.sweep.key, members, row.sweep)
+    half = family / "model.latent_dim=4" / "run.json"
+    half.write_text(half.read_text().replace('"to_step": 4690', '"to_step": 2345'))
     monkeypatch.setattr("gm_jax.report.expected.speed", lambda *_: 1.0)
     made = plan(folder, folder, rows=["W1", "D1", "T1", "B1"])
     minutes = {job.name: job.minutes for job in made.jobs}
     assert minutes["fnn_mnist"] == 1 + 165 / 60 + 0.25 and minutes["ddpm_mnist"] == 6 + 345 / 60 + 0.25
     assert minutes["autoencoder_mnist"] == 1 + (165 + 345) / 120 + 0.25  # none of its task is timed
-    assert minutes["vae_mnist_sweep"] == pytest.approx(20 * (6 - 1.5) / 6)
+    assert minutes["vae_mnist_sweep"] == pytest.approx(row.sweep.minutes * (6 - 1.5) / 6)
 
 
 def test_real_images_are_measured_after_the_runs_whose_samples_are_judged(tmp_path):

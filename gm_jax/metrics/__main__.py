@@ -21,7 +21,7 @@ from gm_jax.measure import describe, kept, look
 from gm_jax.metrics import evaluators
 from gm_jax.metrics.evaluators import EVALUATORS, Comparison, Seen
 from gm_jax.metrics.resize import CONVENTIONS
-from gm_jax.metrics.store import read_statistics
+from gm_jax.metrics.store import DAMAGED, read_statistics
 
 
 class Given(NamedTuple):
@@ -71,7 +71,7 @@ def open_archive(path: Path) -> Given:
                 return Given(str(path), None, statistics=path)
             name = next((name for name in ("images", "arr_0") if name in arrays), None)
             images = None if name is None else arrays[name]
-    except (OSError, ValueError) as error:
+    except DAMAGED as error:
         raise UserError(f"{path} cannot be read as a .npz ({error})") from error
     if images is None or images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
         found = "no `images`" if images is None else f"{images.dtype} {images.shape}"
