@@ -54,10 +54,15 @@ def test_numbers_stand_in_one_table_only_if_they_were_measured_alike_real_images
 
     for name, found in (("vae", result(9.0)), ("gan", result(8.0, n=500)), ("ddpm", result(7.0))):
         write_run(tmp_path / name, f"{name}_mnist", results=found, record={"wall_time": 60.0})
+    write_run(tmp_path / "gmm", "gmm_mnist", 1, steps=1)
+    write_run(tmp_path / "half", "wgan_mnist", 20)
+    write_run(tmp_path / "judge", "lenet_mnist")
     about = {"real": "mnist:test", "n_real": 10000, "generated": "mnist:train", "n_generated": 2000}
     about |= {"extractor": "lenet_mnist", "weights": "w"}
     real = {"about": about, "results": {"frechet_lenet_mnist": {"value": 2.0}}}
     (tmp_path / "real.json").write_text(json.dumps(real))
+    pixels = {"about": about | {"extractor": "pixels"}, "results": {"frechet_pixels": {"value": 1.0}}}
+    (tmp_path / "pixels.json").write_text(json.dumps(pixels))  # by another file, under the same name
     (tmp_path / "other.json").write_text(json.dumps({**real, "about": {**about, "generated": "/home/me/images"}}))
     (tmp_path / "foreign.json").write_text("[]")
     collection = collect(tmp_path)
@@ -72,11 +77,12 @@ def test_numbers_stand_in_one_table_only_if_they_were_measured_alike_real_images
     ]  # fmt: skip
     said = " ".join(found.remarks)
     assert "compare within one table only" in said
+    assert "Finished, but not scored (--mode" in found.remarks[-1] and found.remarks[-1].endswith("and the like): gmm.")
     command = "mnist:test mnist:train --extractor=runs/lenet_mnist --n=10000 --n_generated=500"
     assert f"python -m gm_jax.metrics {command}" in said and "--n_generated=2000" not in said
     faults = {fault.name: fault.reason for fault in collection.faults}
     assert "a reference is of two splits" in faults["other.json"] and "no object" in faults["foreign.json"]
-    runs = [comparison.describe_run(entry.first) for entry in collection.entries]
+    runs = [comparison.describe_run(entry.first) for entry in collection.entries if entry.is_scored]
     runs += [comparison.describe_reference(one) for one in collection.references]
     name, how = comparison.drawn(runs)[0]
     comparison.draw(figure := Figure(), name, how, runs)

@@ -69,10 +69,19 @@ def comparisons(collection: Collection) -> list[Comparison]:
     found = []
     for (data, _), runs in by_data.items():
         real = [comparison.describe_reference(one) for one in collection.references if one.data == data]
-        found.append(_compare(data, [*runs, *real]))
+        found.append(_compare(data, [*runs, *real], _unscored(data, collection.entries)))
     return found
 
 
-def _compare(data: str, runs: list[dict]) -> Comparison:
+def _unscored(data: str, entries: Iterable[Entry]) -> list[str]:
+    """Return a remark that names the finished runs on a data set whose samples were not scored."""
+    missing = [e for e in entries if e.draws_samples and not (e.is_scored or e.values) and e.first.data.name == data]
+    names = [entry.first.name for entry in missing if entry.first.step >= entry.first.steps]
+    way = "--mode=evaluate with --config.evaluation.metrics=frechet and the like"
+    return [f"Finished, but not scored ({way}): {', '.join(names)}."] if names else []
+
+
+def _compare(data: str, runs: list[dict], more: list[str]) -> Comparison:
     drawn = [Markup(plots.comparison(name, how, runs)) for name, how in comparison.drawn(runs)]
-    return Comparison(data, tables.tables(runs), tables.remarks(runs), drawn, tables.markdown(runs))
+    said = [*tables.remarks(runs), *more]
+    return Comparison(data, tables.tables(runs), said, drawn, tables.markdown(runs, more))

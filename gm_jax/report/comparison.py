@@ -92,12 +92,12 @@ def way(name: str, result: dict[str, Any]) -> Way | None:
 
 
 def ways(runs: Iterable[dict[str, Any]]) -> list[Way]:
-    """Return the ways in which the runs' numbers of features were measured, that of the most runs first."""
+    """Return the ways in which the runs' numbers of features were measured, that of the most runs and images first."""
     shared: dict[Way, int] = {}
     for run in runs:
         mine = dict.fromkeys(how for name, result in run["results"].items() if (how := way(name, result)))
         shared |= {how: shared.get(how, 0) + is_trained(run) for how in mine}
-    return sorted(shared, key=lambda how: -shared[how])
+    return sorted(shared, key=lambda how: (-shared[how], -(how.n_generated or 0)))
 
 
 def measured(run: dict[str, Any], how: Way) -> dict[str, dict[str, Any]]:

@@ -11,6 +11,7 @@ from gm_jax.report.reports import Sweep
 from gm_jax.report.shipped import Experiment
 from gm_jax.workdir import is_neutral
 
+WITHOUT_SAMPLES = ("classifier", "autoencoder")  # tasks that draw none
 QUALITY = ("fid_", "frechet_")  # how the number begins by which samples of all families are compared
 
 
@@ -65,6 +66,11 @@ class Entry:
     def is_whole(self) -> bool:
         """True if it lacks nothing."""
         return not self.lacks
+
+    @property
+    def draws_samples(self) -> bool:
+        """True if it is a generative model."""
+        return self.first.task not in WITHOUT_SAMPLES
 
     @property
     def is_scored(self) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gm_jax.errors import UserError, nearest
 from gm_jax.report.collection import Collection
+from gm_jax.report.entries import WITHOUT_SAMPLES
 from gm_jax.report.expected import Expected
 from gm_jax.report.jobs import Job, folder_of, judged_by, measure_real, run_sweep, train
 from gm_jax.report.records import Run
@@ -14,7 +15,6 @@ from gm_jax.report.reports import Judged, read_judged
 from gm_jax.report.rows import RowResult
 from gm_jax.report.shipped import Experiment
 
-UNJUDGED = ("classifier", "autoencoder")  # tasks that draw no samples
 REFERENCE = 1.0  # minutes of measuring real images once
 
 
@@ -123,7 +123,7 @@ class Planner:
 
     def _single(self, experiment: Experiment, seed: int) -> Job:
         settings = experiment.settings
-        drawn = settings["task"] not in UNJUDGED and settings["dataset.image_size"] is None
+        drawn = settings["task"] not in WITHOUT_SAMPLES and settings["dataset.image_size"] is None
         judged = self.judged.get(settings["dataset.name"]) if drawn else None
         evaluation = judged_by(judged, self._judge(judged)) if judged else {}
         commands = train(experiment, seed, self.folder, evaluation)

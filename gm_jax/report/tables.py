@@ -1,13 +1,20 @@
 """The comparison in tables, each of numbers that were measured alike, and what has to be said below them."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from gm_jax.report.comparison import OF_FEATURES, Way, is_trained, measured, way, ways
 from gm_jax.report.words import cell
 
-OTHERS = ("judged_accuracy", "similar_pairs", "bits_per_dimension", "elbo", "importance_weighted_bound",
-          "log_likelihood")  # fmt: skip
+OTHERS = {  # numbers that are not of features, which have an n each, by the title of their table
+    "Judged, and beside each other": ("judged_accuracy", "similar_pairs"),
+    "Likelihoods": ("bits_per_dimension", "elbo", "importance_weighted_bound", "log_likelihood"),
+}
+BETTER = (
+    "Lower is better of frechet and kernel, higher of inception score, precision, recall, density and coverage; "
+    "memorisation is 1 of new images, 0 of copies."
+)
 REAL = "frechet,kernel,inception_score,precision_recall,density_coverage"  # metrics of a reference
 
 
@@ -30,13 +37,16 @@ def tables(runs: Sequence[dict[str, Any]]) -> list[Table]:
     ]
     found = [Table("What they cost", head, costs)]
     for how in ways(runs):
-        mine = {run["run"]: measured(run, how) for run in runs}
-        names = sorted({name for numbers in mine.values() for name in numbers}, key=_place)
-        body = [[name, *(number(numbers.get(n)) for n in names)] for name, numbers in mine.items() if numbers]
+        mine = [(run["run"], measured(run, how)) for run in runs]
+        names = sorted({name for _, numbers in mine for name in numbers}, key=_place)
+        body = [[name, *(number(numbers.get(n)) for n in names)] for name, numbers in mine if numbers]
         found.append(Table(str(how), ["run", *(_short(name, how) for name in names)], body))
-    names = [name for name in OTHERS if any(name in run["results"] for run in trained)]
-    body = [[run["run"], *(number(run["results"].get(name), count=True) for name in names)] for run in trained]
-    return [*found, *([Table("Without features", ["run", *names], body)] if names else [])]
+    for title, wanted in OTHERS.items():
+        names = [name for name in wanted if any(name in run["results"] for run in trained)]
+        body = [[run["run"], *(number(run["results"].get(name), count=True) for name in names)] for run in trained]
+        rows = [row for row in body if any(row[1:])]
+        found += [Table(title, ["run", *(name.replace("_", " ") for name in names)], rows)] if rows else []
+    return found
 
 
 def _place(name: str) -> tuple[int, str]:
@@ -65,14 +75,14 @@ def spread(result: dict[str, Any]) -> str | None:
     return next((kind for kind in ("standard_error", "standard_deviation") if result.get(kind)), None)
 
 
-def markdown(runs: Sequence[dict[str, Any]]) -> str:
-    """Return the comparison as Markdown."""
+def markdown(runs: Sequence[dict[str, Any]], more: Sequence[str] = ()) -> str:
+    """Return the comparison as Markdown, with further remarks."""
     lines = []
     for title, head, body in tables(runs):
         rows = [[cell(text) for text in row] for row in (head, *body)]
         rows.insert(1, ["---"] * len(head))
         lines += [f"**{cell(title)}**", "", *(f"| {' | '.join(row)} |" for row in rows), ""]
-    return "\n".join([*lines, *(f"- {cell(remark)}" for remark in remarks(runs))]) + "\n"
+    return "\n".join([*lines, *(f"- {cell(remark)}" for remark in (*remarks(runs), *more))]) + "\n"
 
 
 def remarks(runs: Sequence[dict[str, Any]]) -> list[str]:
@@ -80,9 +90,9 @@ def remarks(runs: Sequence[dict[str, Any]]) -> list[str]:
     of: dict[str, list[str]] = {}
     for name in dict.fromkeys(name for run in runs for name in run["results"]):
         about = {_about(name, run["results"][name]) for run in runs if name in run["results"]}
-        if (name in OTHERS or way(name, {})) and about != {""}:
+        if (name in itertools.chain(*OTHERS.values()) or way(name, {})) and about != {""}:
             of.setdefault("; ".join(sorted(about)), []).append(name)
-    said = [f"{', '.join(names)}: {about}." for about, names in of.items()]
+    said = [BETTER, *(f"{', '.join(names)}: {about}." for about, names in of.items())]
     if len({how.extractor for how in ways(runs)}) < len(ways(runs)):
         said.append("By the same features, but of other n or weights: numbers compare within one table only.")
     trained = [run for run in runs if is_trained(run)]
