@@ -56,7 +56,7 @@ def evaluate_trained(run: Run, trained: Trained) -> dict[str, Any]:
     Returns:
         The numbers, as they stand there, by name.
     """
-    config = run.config
+    config, began = run.config, time.perf_counter()
     moments = Measure(run.task, run.task.evaluate, trained.examples(config.evaluation.n))(trained.variables)
     splits = dict.fromkeys(source.test for source in run.task.sources().values())
     about = {"n": next(iter(moments.values())).n, "split": "+".join(splits), "seed": config.seed}
@@ -67,7 +67,7 @@ def evaluate_trained(run: Run, trained: Trained) -> dict[str, Any]:
     results |= judge_samples(run, trained) | judge_translations(run, trained)
     content = {"config": run.name, "step": trained.step, "data": run.dataset.name, "stand_in": run.spec.stand_in}
     content |= {"overrides": run.overrides, "code": code(), "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    content["results"] = results
+    content |= {"seconds": time.perf_counter() - began, "results": results}
     if run.workdir.writes:
         write_json(run.workdir.path / "evaluation.json", content)
         append_line(run.workdir.evaluations, json.dumps(content))

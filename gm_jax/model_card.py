@@ -71,8 +71,9 @@ def numbers(step: int, evaluation: Mapping[str, Any] | None, otherwise: Sequence
             rows.append(
                 f"| {name}{unit} | {result['value']:.6g} | {error} | {result['n']} | {result.get('split', '')} |"
             )
-    note = [f"NOTE: their samples were drawn otherwise than here, by {', '.join(otherwise)}.", ""] if otherwise else []
-    return "\n".join([*note, *rows])
+    told = [f"NOTE: their samples were drawn otherwise than here, by {', '.join(otherwise)}.", ""] if otherwise else []
+    notes = [f"- {name}: {result['note']}." for name, result in evaluation["results"].items() if "note" in result]
+    return "\n".join([*told, *rows, *(["", *notes] if notes else [])])
 
 
 def use(about: Mapping[str, Any]) -> str:

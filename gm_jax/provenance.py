@@ -26,10 +26,21 @@ def environment() -> dict[str, Any]:
         "processes": jax.process_count(),
         "cpu_cores": len(os.sched_getaffinity(0)),
         "machine": platform.machine(),
+        "processor": processor(),
         "python": platform.python_version(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         **{name: metadata.version(name) for name in PACKAGES},
     }
+
+
+def processor(information: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the CPU's name with family and model where Linux tells them: "AMD EPYC (family 25, model 17)"."""
+    if not information.exists():
+        return platform.processor()
+    pairs = (line.partition(":") for line in information.read_text().split("\n\n")[0].splitlines())
+    known = {key.strip(): value.strip() for key, _, value in pairs}
+    name = known.get("model name") or platform.processor()
+    return f"{name} (family {known['cpu family']}, model {known['model']})" if "cpu family" in known else name
 
 
 def code() -> dict[str, str]:

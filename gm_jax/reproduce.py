@@ -10,6 +10,7 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from gm_jax import processes
@@ -19,7 +20,8 @@ from gm_jax.data.sources import find_data_dirs
 from gm_jax.errors import UserError, run_command
 from gm_jax.report.__main__ import build
 from gm_jax.report.collection import collect
-from gm_jax.report.plan import Job, Plan, Planner, Wish
+from gm_jax.report.jobs import Job
+from gm_jax.report.plan import Plan, Planner, Wish
 from gm_jax.report.shipped import Experiment
 from gm_jax.report.words import minutes
 
@@ -38,7 +40,7 @@ def describe(plan: Plan) -> str:
     """Return a plan for people to read."""
     known = "of two CPU cores: no run here says how fast this machine is"
     scale = known if plan.scale is None else f"{plan.scale:.2f} times those that the configs expect, as runs took here"
-    lines = [f"{len(plan.jobs)} to run, {minutes(plan.minutes)} of training ({scale}):"]
+    lines = [f"{len(plan.jobs)} to run, {minutes(plan.minutes)} of training and evaluation ({scale}):"]
     lines += [f"  {job.name:32s} {minutes(job.minutes):>10s}   {', '.join(job.rows)}" for job in plan.jobs]
     if plan.left_out:
         lines += ["left out:", *(f"  {row:4s} {reason}" for row, reason in plan.left_out)]
@@ -47,12 +49,12 @@ def describe(plan: Plan) -> str:
 
 def as_process(job: Job, runs: Path) -> processes.Job:
     """Return the command lines of a job, whose output goes into a log beside its run."""
-    return processes.Job(job.name, runs / job.name / "log.txt", [[sys.executable, "-m", *c] for c in job.commands])
+    return processes.Job(job.name, runs / job.log, [[sys.executable, "-m", *c] for c in job.commands])
 
 
 def reproduce(runs: Path, out: Path, wish: Wish, dry_run: bool, command: str) -> int:
     """Run the plan; return the exit status: 0, 1 if a job failed, or 128 + the signal that came."""
-    began, failed, done = time.time(), 0, []
+    began, done, failed = time.time(), [], []
     try:
         runs.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -68,16 +70,23 @@ def reproduce(runs: Path, out: Path, wish: Wish, dry_run: bool, command: str) ->
             break
         job = plan.jobs[0]
         lost, signal = processes.run_jobs([as_process(job, runs)], [sorted(os.sched_getaffinity(0))])
-        failed += lost
+        failed += [job] if lost else []
         done.append(job.name)
         print(build(runs, out), flush=True)
         if signal:
             print(f"stopped. Continue with:\n  {command}", flush=True)
             return 128 + signal
     if done:
-        print(f"{len(done)} run in {minutes((time.time() - began) / 60.0)}, {failed} of them failed", flush=True)
-        print("\n".join(f"left out: {row}: {reason}" for row, reason in plan.left_out), flush=True)
+        print(summary(len(done), failed, plan, (time.time() - began) / 60.0, wish.budget, runs), flush=True)
     return 1 if failed else 0
+
+
+def summary(count: int, failed: Sequence[Job], plan: Plan, took: float, budget: float | None, runs: Path) -> str:
+    """Return what is said at the end: how many jobs ran, which failed, where their logs are, and what is left out."""
+    of = "" if budget is None else f" of {minutes(budget)}"
+    lines = [f"{count} run in {minutes(took)}{of}, {len(failed)} of them failed"]
+    lines += [f"failed: {', '.join(job.rows) or 'no row'}: {job.name}, see {runs / job.log}" for job in failed]
+    return "\n".join([*lines, *(f"left out: {row}: {reason}" for row, reason in plan.left_out)])
 
 
 def main(arguments: list[str]) -> int:

@@ -68,11 +68,18 @@ def training(step: int, **values: float) -> list[dict[str, Any]]:
     return lines
 
 
-def write_family(path: Path, experiment: str, key: str, members: dict[Any, dict[str, Any]], **about: Any) -> Path:
-    """Write a sweep: a run for every value of a key, with its results."""
+def write_family(
+    path: Path, experiment: str, key: str, members: dict[Any, dict[str, Any] | None], sweep: Any = None, **about: Any
+) -> Path:
+    """Write a sweep: a run for every value of a key, with its results; with a row's `sweep` as that has it, whole."""
     listed = []
     for value, results in members.items():
-        write_run(path / f"{key}={value}", experiment, results=results, **{key.replace(".", "__"): value}, **about)
+        mine = {key.replace(".", "__"): value, **about}
+        if sweep is not None:
+            given = {name: v for name, v in sweep.overrides.items() if not name.startswith("evaluation.")}
+            mine |= {name.replace(".", "__"): v for name, v in given.items()}
+            mine |= {"step": given["steps"], "record": {"overrides": {**given, key: value}}}
+        write_run(path / f"{key}={value}", experiment, results=results, **mine)
         listed.append({"values": {key: value}, "workdir": f"{key}={value}"})
     (path / "sweep.json").write_text(json.dumps({"config": experiment, "keys": [key], "members": listed}))
     (path / "figures").mkdir()

@@ -120,7 +120,7 @@ def exported(tmp_path_factory):
     """A run, its weights, and an export of small programs."""
     folder = tmp_path_factory.mktemp("exported")
     run, trained = pretend(folder / "run", "autoencoder_mnist")
-    error = {"value": 0.5, "standard_error": 0.01, "n": 7, "split": "test", "unit": "dB"}
+    error = {"value": 0.5, "standard_error": 0.01, "n": 7, "split": "test", "unit": "dB", "note": "of few images"}
     write_json(run.workdir.path / "evaluation.json", {"step": trained.step, "results": {"error": error}})
     write_export(run, trained, folder / "export")
     return run, trained, folder / "export"
@@ -130,7 +130,7 @@ def test_the_model_card_tells_data_numbers_calls_and_command(exported):
     run, trained, folder = exported
     card = (folder / "README.md").read_text()
     assert "trained on digits (embedded: 28 x 28 x 1; 1350 examples of the split train)" in card
-    assert "| error (dB) | 0.5 | 0.01 | 7 | test |" in card
+    assert "| error (dB) | 0.5 | 0.01 | 7 | test |\n\n- error: of few images." in card
     assert "Command: `python -m gm_jax.main --config.seed=1`" in card
     about = json.loads((folder / "export.json").read_text()) | {"stand_in": "MNIST was not found"}
     assert "NOTE: MNIST was not found." in summary(about, run.workdir.run()["dataset"]) and "NOTE" not in card

@@ -14,7 +14,7 @@ from PIL import Image
 from gm_jax import compare, evaluate, extractors, measure
 from gm_jax.errors import UserError
 from gm_jax.metrics import __main__ as command
-from gm_jax.metrics import kernel
+from gm_jax.metrics import kernel, store
 from gm_jax.metrics.evaluators import EVALUATORS
 from gm_jax.metrics.frechet import frechet_distance, gaussian
 from gm_jax.run import open_trained
@@ -227,6 +227,9 @@ def test_anybodys_images_are_compared(tmp_path, capsys, monkeypatch):
     expected = frechet_distance(gaussian(x), gaussian(y))
     assert found["results"]["frechet_pixels"]["value"] == pytest.approx(expected, rel=1e-5)
     assert found["about"]["n_real"] == 30 and found["about"]["extractor"] == "pixels"
+    assert command.main([*arguments, "--n=20", "--n_generated=8", f"--json={tmp_path / 'few.json'}"]) == 0
+    fewer = json.loads((tmp_path / "few.json").read_text())["about"]
+    assert (fewer["n_real"], fewer["n_generated"]) == (20, 8)
     assert "memorisation_pixels" in found["results"] and "frechet_pixels" in capsys.readouterr().out
 
     statistics = gaussian(x)
@@ -247,7 +250,15 @@ def test_what_cannot_be_compared_is_told_in_one_line(tmp_path):
     np.savez(tmp_path / "statistics.npz", mu=np.zeros(3), sigma=np.eye(3))
     np.savez(tmp_path / "crooked.npz", mu=np.zeros(16), sigma=np.eye(3))
     np.savez(tmp_path / "endless.npz", mu=np.full(16, np.inf), sigma=np.eye(16))
+    whole = (tmp_path / "statistics.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    at = whole.index(b"\xf0\x3f")  # a 1.0, which the file's checksum knows
+    (tmp_path / "flipped.npz").write_bytes(whole[:at] + b"\xf1" + whole[at + 1 :])
+    np.savez(tmp_path / "half.npz", mu=np.zeros(16), nu=np.eye(16))
     for real, generated, more, said in (
+        ("cut", "a", [], "cannot be read as a .npz"),
+        ("flipped", "a", [], "holds no statistics that can be read"),
+        ("half", "a", [], "has no `images`"),
         ("a", "b", [], "images of 4x4x1 and 5x5x1 cannot be compared by pixels"),
         ("a", "float", [], "has float64"),
         ("a", "pickle", [], "cannot be read as a .npz"),
@@ -266,6 +277,18 @@ def test_what_cannot_be_compared_is_told_in_one_line(tmp_path):
         command.main(["mnist", str(tmp_path / "a.npz")])
 
 
+def test_kept_statistics_that_are_damaged_are_computed_again(tmp_path, caplog):
+    features = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    path = tmp_path / "features.npz"
+    expected = store.statistics(path, features)
+    path.write_bytes(path.read_bytes()[:300])
+    with caplog.at_level("WARNING"):
+        again = store.statistics(path, features)
+    np.testing.assert_array_equal(again.mean, expected.mean)
+    assert f"{path} holds no statistics" in caplog.text and "computed again" in caplog.text
+    np.testing.assert_array_equal(store.statistics(path, 0 * features).covariance, expected.covariance)  # kept
+
+
 def test_runs_are_compared(runs, tmp_path, capsys):
     root, _ = runs
     evaluated(root / "gan")
@@ -278,15 +301,18 @@ def test_runs_are_compared(runs, tmp_path, capsys):
     assert text in capsys.readouterr().out
     gan, gmm = found
     assert (gan["family"], gmm["family"]) == ("gan", "gaussian_mixture") and gan["parameters"] > 0
-    head, _, first, second = text.splitlines()[:4]
-    cells = dict(zip(head.split(" | "), second.split(" | "), strict=True))
+    parts = text.split("**")[1:]  # titles and tables in turn
+    tables = dict(zip(parts[::2], parts[1::2], strict=True))
+    (judged,) = (body for title, body in tables.items() if title.startswith("Features of fnn_mnist"))
+    assert "gan |" in judged and "gmm |" not in judged
     value = gmm["results"]["bits_per_dimension"]["value"]
-    assert cells["bits_per_dimension"].startswith(f"{value:.4g}") and cells["frechet_fnn_mnist"] == ""
-    assert f"{gan['results']['frechet_pixels']['value']:.4g} (!)" in first and "not of full rank" in text
+    assert f"| {value:.4g}" in tables["Likelihoods"]
+    assert f"| gan | {gan['results']['frechet_pixels']['value']:.4g} (!)" in text and "not of full rank" in text
     assert {point["split"] for point in gan["history"]} == {"validation", "test"}
     seconds = {point["step"]: point["seconds"] for point in gan["history"]}
     assert seconds[2] == pytest.approx(gan["training_seconds"] / 2) and seconds[4] == gan["training_seconds"]
-    assert {path.name for path in out.glob("*.png")} == {"frechet_pixels.png", "frechet_fnn_mnist.png"}
+    drawn = {"frechet_pixels.png", "frechet_pixels-2.png", "frechet_fnn_mnist.png"}  # of two n
+    assert {path.name for path in out.glob("*.png")} == drawn
     assert "the runs were trained on different data" not in text.lower()
     with pytest.raises(UserError, match=r"has no evaluation.json: run mode evaluate"):
         compare.main([str(root / "judge"), f"--out={out}"])

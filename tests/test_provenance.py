@@ -38,6 +38,9 @@ def test_run_json_says_what_was_started(run, tmp_path, monkeypatch):
     record = run.workdir.run()
     assert record["command"] == "the command" and record["overrides"] == {"steps": 4} and record["seed"] == 7
     assert record["rows"] == ["B2"] and record["code"]["version"]
+    (tmp_path / "cpuinfo").write_text("model name\t: CPU\ncpu family\t: 26\nmodel\t\t: 2\n\nmodel name\t: other\n")
+    assert provenance.processor(tmp_path / "cpuinfo") == "CPU (family 26, model 2)"
+    assert record["environment"]["processor"] == provenance.processor()
     monkeypatch.setenv("PATH", str(tmp_path))  # no git
     assert set(provenance.code()) == {"version"}
 
@@ -58,6 +61,7 @@ def test_every_evaluation_is_kept(run):
     assert first["overrides"] == {"evaluation.samples": 9} and second["overrides"] == {"evaluation.samples": 5}
     assert first["results"]["similar_pairs"]["n"] == 9 and second["results"]["similar_pairs"]["n"] == 5
     assert json.loads((run.workdir.path / "evaluation.json").read_text()) == second
+    assert 0.0 < second["seconds"] < 600.0
 
 
 def test_a_run_of_an_older_version_is_refused_in_one_line(run, tmp_path):

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from gm_jax import compare, reproduce
+from gm_jax import reproduce
 from gm_jax.errors import UserError
 from gm_jax.report import plots, words
 from gm_jax.report.__main__ import build
 from gm_jax.report.collection import collect
-from gm_jax.report.pages import Site, command
+from gm_jax.report.facts import command
+from gm_jax.report.pages import Site
 from gm_jax.report.plan import Planner, Wish
-from gm_jax.report.reports import read_reports
+from gm_jax.report.reports import Number, read_reports
 from gm_jax.report.shipped import read_experiments
 from tests.fake_runs import write_family, write_run
 from tests.tiny import ROOT
@@ -176,11 +176,11 @@ def test_a_number_of_another_step_or_way_of_sampling_is_not_that_of_the_experime
     assert lacks["cnn_cifar10"] == "evaluated differently: evaluation.split=train"
     assert lacks["ddpm_mnist"] == "evaluated differently: sampling.guidance=5.0"
     build(tmp_path / "runs", tmp_path / "pages")
-    assert re.search(r"`fnn_mnist`, partly .*\| 20 \| 2026", (tmp_path / "pages" / "results.md").read_text())
+    assert re.search(r"`fnn_mnist`: .* checkpoint of step 20, 2026", (tmp_path / "pages" / "results.md").read_text())
     assert "checkpoint of step 20 " in Page(tmp_path / "pages" / "W.html").text
     made = plan(tmp_path / "runs", tmp_path / "runs", rows=["W1", "D1"])
     assert [job.name for job in made.jobs] == ["fnn_mnist", "lenet_mnist", "ddpm_mnist"]
-    assert made.jobs[0].minutes == made.jobs[2].minutes == 0  # all is trained
+    assert made.jobs[0].minutes == made.jobs[2].minutes == 1  # all is trained: evaluating is left
 
 
 def test_only_seeds_are_averaged_commands_are_whole_and_a_sweep_reaches_no_further_than_its_folder(tmp_path):
@@ -203,35 +203,41 @@ def test_only_seeds_are_averaged_commands_are_whole_and_a_sweep_reaches_no_furth
     assert "family/outside" in {fault.name for fault in collection.faults}
 
 
+def test_a_sweep_of_other_samples_is_not_the_rows_and_its_plot_says_what_its_bars_are(tmp_path):
+    (row,) = (row for report in read_reports() for row in report.rows if row.id == "B2")
+    scores = [{"energy_score": {"value": 0.1, "standard_error": 0.01, "n": n}} for n in (50, *5 * [1000])]
+    members = dict(zip(row.sweep.values, scores, strict=True))
+    family = write_family(tmp_path / "family", "gan_mnist", row.sweep.key, members, row.sweep)
+
+    def found():
+        return next(result.families[0] for result in collect(tmp_path).results if result.families)
+
+    assert found().lacks(row.sweep) == []
+    text = " ".join(re.findall(r">([^<>]+)</text>", plots.sweep(found(), row.sweep.key, row.numbers)))
+    assert "bars: ± 2 x standard error, n = 50 or 1,000" in " ".join(text.split())
+    path = family / "model.latent_dim=8" / "evaluation.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"overrides": {"sampling.label": 7, "sampling.n": 9}}))
+    assert found().lacks(row.sweep) == ["differently configured: sampling.label=7"]
+
+
+def test_seeds_that_were_measured_differently_are_not_averaged(tmp_path):
+    """Of another number of images, split or judge they stand apart; the mean is of the way that most seeds share."""
+    usual = {"n_generated": 2000, "n_real": 1000, "split": "test", "judge": "lenet, step 9"}
+    ways = (usual | {"n_generated": 50}, usual, usual, usual | {"split": "train"}, usual | {"judge": "lenet, step 1"},
+            usual | {"n_real": 10})  # fmt: skip
+    for seed, about in enumerate(ways):
+        write_run(tmp_path / str(seed), results={"accuracy": {"value": 0.1 * (seed + 1), **about}}, seed=seed)
+    (entry,) = collect(tmp_path).entries
+    found = words.measure(entry, Number("test accuracy", ours="accuracy"))
+    assert (found.value, found.of, found.n) == (pytest.approx(0.25), "standard deviation of 2 seeds", 2000)
+    assert "seed 0 apart: 0.1 of n = 50, test, lenet, step 9" in found.said
+    assert all(f"seed {seed} apart" in found.said for seed in (3, 4, 5))
+
+
 def test_pictures_of_folders_with_like_names_are_kept_apart(runs, tmp_path):
     site, figure = Site(tmp_path / "pages", collect(runs)), collect(runs).runs[0].figures["samples"]
     assert len({site.href(figure, name) for name in ("a b", "a_b", "a/b", "a\\b")}) == 4
     assert all(path.resolve().is_relative_to(tmp_path) for path in (tmp_path / "pages" / "figures").rglob("*"))
-
-
-def test_a_comparison_tells_scores_of_training_from_evaluations_and_names_a_stand_in(tmp_path):
-    scored = [{"step": 20, "split": split, "frechet_pixels_ab": 9.0} for split in ("validation", "seen")]
-    data = {"name": "digits", "stand_in": "MNIST was not found", "fingerprint": "d"}
-    results = {
-        "frechet_pixels_ab": {"value": 2.0, "n": 7, "split": "train"},
-        "kernel_pixels_ab": {"value": 3.0, "n": 7, "standard_deviation": 0.5},
-        "similar_pairs": {"value": 3, "n": 5, "pairs": 20},
-    }
-    folder = write_run(tmp_path / "run", "fnn_mnist", metrics=scored, results=results, record={"dataset": data})
-    run = compare.read_run(folder)
-    points = [(point["step"], point["split"], point["seconds"]) for point in run["history"]]
-    assert points == [(20, "validation", 15.0), (20, "seen", 15.0), (40, "train", 30.0)]
-    said = [" ".join(compare.remarks([run, {**run, "fingerprint": other}])) for other in ("d", "e")]
-    assert ["trained on different data" in text for text in said] == [False, True]
-    compare.draw(figure := Figure(), "frechet_pixels_ab", [run])
-    lines = [(line.get_linestyle(), list(line.get_ydata())) for line in figure.axes[1].lines]
-    assert lines == [("--", [9.0, 9.0]), ("-", [2.0])]
-    assert compare.main([str(folder), f"--out={tmp_path / 'out'}"]) == 0
-    text = (tmp_path / "out" / "comparison.md").read_text()
-    assert "| 3 ± 0.5 | 0.15 of pairs |" in text and "`kernel_pixels_ab`: n=7, ± the standard deviation" in text
-    assert "sampling_time" not in text and "n=7, split=train" in text and "NOTE: MNIST was not found" in text
-    with Image.open(tmp_path / "out" / "frechet_pixels_ab.png") as picture:
-        assert picture.text["stand_in"] == "MNIST was not found"
 
 
 @pytest.mark.parametrize(
@@ -303,7 +309,7 @@ def test_pages_show_report_and_ours_side_by_side(pages):
     assert "0.5000, 0.5000, 0.5000, 0.5000 the report: -0.1119" in text["B"]
     assert "5 0.6250 2.0000 epochs between 46 5.7500 2.0000" in text["P"] and "50 6.2500 2.0000" in text["P"]
     assert "1 0.3554 1.7254" in text["P"] and "not measured" in text["P"] and "the report: 2,412" in text["P"]
-    assert re.search(r"frechet pixels .*frechet_pixels[\w, ]*: n=10000, split=test", text["index"])
+    assert "10,000 samples, real images of test" in text["index"]
     assert "z = " not in text["index"]  # which the script says
     sprites = {name: [json.loads(sprite) for sprite in page.values("data-sprite")] for name, page in found.items()}
     assert (
@@ -362,14 +368,14 @@ def test_the_plan_is_cheapest_first_within_the_budget(tmp_path):
     folder.mkdir()
     whole = plan(folder, folder, rows=["W1", "T1", "D1", "H3", "T8", "P2", "D2", "B2"], budget=1e6)
     assert [(job.name, job.minutes) for job in whole.jobs] == [
-        ("fnn_mnist", 1), ("autoencoder_mnist", 1), ("lenet_mnist", 4), ("ddpm_mnist", 6), ("cgan_mnist_modern", 8),
+        ("fnn_mnist", 2), ("autoencoder_mnist", 2), ("lenet_mnist", 5), ("ddpm_mnist", 7), ("cgan_mnist_modern", 9),
         ("gan_mnist_sweep", 9),
     ]  # fmt: skip
     assert dict(whole.left_out).keys() == {"P2", "D2"} and "no cats" in dict(whole.left_out)["P2"]
     assert whole.jobs[4].rows == ("H3", "T8") and whole.scale is None
     some = plan(folder, folder, rows=["W1", "T1", "D1"], budget=9)
     assert [job.name for job in some.jobs] == ["fnn_mnist", "autoencoder_mnist"]
-    assert dict(some.left_out) == {"D1": "lenet_mnist and ddpm_mnist: 10 minutes, 7 are left"}
+    assert dict(some.left_out) == {"D1": "lenet_mnist and ddpm_mnist: 12 minutes, 5 are left"}
 
 
 def test_the_plan_goes_on_from_what_is_there(tmp_path, monkeypatch):
@@ -387,13 +393,47 @@ def test_the_plan_goes_on_from_what_is_there(tmp_path, monkeypatch):
     made = plan(folder, folder, rows=["W1", "T1", "H0", "T2", "H1"], seeds=2)
     assert made.scale == 2.0
     assert [(job.name, job.minutes) for job in made.jobs] == [
-        ("autoencoder_mnist", 1.0), ("fnn_mnist_seed=1", 2.0), ("autoencoder_mnist_seed=1", 2.0),
-        ("lenet_mnist", 8.0), ("gmm_mnist_seed=1", 2.0),
+        ("autoencoder_mnist", 2.0), ("fnn_mnist_seed=1", 3.0), ("autoencoder_mnist_seed=1", 3.0),
+        ("lenet_mnist", 9.0), ("gmm_mnist_seed=1", 3.0),
     ]  # fmt: skip
     assert "holds a run of sparse_autoencoder_mnist with other settings (model.latent_dim)" in dict(made.left_out)["T2"]
     assert "--config.seed=1" in made.jobs[1].commands[1] and "--mode=evaluate" in made.jobs[1].commands[1]
     with pytest.raises(UserError, match=r"no row 'W0' \(did you mean"):
         plan(folder, folder, rows=["W0"])
+
+
+def test_the_plan_counts_evaluations_as_they_were_here_and_what_is_behind_a_sweep(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    folder = tmp_path / "runs"
+    for name, experiment, seconds in (("fnn", "fnn_cifar10", 165.0), ("ddpm", "diffusion10_mnist", 345.0)):
+        write_run(folder / name, experiment)
+        evaluation = json.loads((folder / name / "evaluation.json").read_text()) | {"seconds": seconds}
+        (folder / name / "evaluation.json").write_text(json.dumps(evaluation))
+    (row,) = (row for report in read_reports() for row in report.rows if row.id == "B1")
+    members = {2: {"elbo": -1.0}, 4: {"elbo": -1.0}}
+    family = write_family(folder / "vae_mnist_sweep", "vae_mnist", row.sweep.key, members, row.sweep)
+    half = family / "model.latent_dim=4" / "run.json"
+    half.write_text(half.read_text().replace('"to_step": 4690', '"to_step": 2345'))
+    monkeypatch.setattr("gm_jax.report.expected.speed", lambda *_: 1.0)
+    made = plan(folder, folder, rows=["W1", "D1", "T1", "B1"])
+    minutes = {job.name: job.minutes for job in made.jobs}
+    assert minutes["fnn_mnist"] == 1 + 165 / 60 + 0.25 and minutes["ddpm_mnist"] == 6 + 345 / 60 + 0.25
+    assert minutes["autoencoder_mnist"] == 1 + (165 + 345) / 120 + 0.25  # none of its task is timed
+    assert minutes["vae_mnist_sweep"] == pytest.approx(row.sweep.minutes * (6 - 1.5) / 6)
+
+
+def test_real_images_are_measured_after_the_runs_whose_samples_are_judged(tmp_path):
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    made = plan(folder, folder, rows=["W9", "H3"])
+    assert [job.name for job in made.jobs] == ["lenet_mnist", "cgan_mnist_modern", "real_mnist"]
+    assert made.jobs[-1].rows == ("W9",) and made.jobs[-1].log == "real_mnist.log"
+    by_judge, by_pixels = made.jobs[-1].commands
+    assert by_judge[:4] == ["gm_jax.metrics", "mnist:test", "mnist:train", f"--extractor={folder}/lenet_mnist"]
+    assert "--n_generated=2000" in by_judge and by_pixels[-1] == f"--json={folder}/real_mnist_pixels.json"
+    (folder / "real_mnist_lenet_mnist.json").write_text("{}")
+    write_run(folder / "lenet_mnist", "lenet_mnist")
+    assert plan(folder, folder, rows=["W9"]).jobs[0].commands == [by_pixels]
 
 
 def test_reproduction_runs_the_plan_builds_the_pages_and_goes_on(tmp_path, monkeypatch, capsys):
@@ -402,6 +442,8 @@ def test_reproduction_runs_the_plan_builds_the_pages_and_goes_on(tmp_path, monke
 
     def run_jobs(jobs, cores):
         (job,) = jobs
+        if len(ran) == 9:
+            return 1, 0
         ran.append([command[-1].rpartition("/")[2] for command in job.commands])
         if len(ran) == 2:
             return 0, 15
@@ -418,6 +460,10 @@ def test_reproduction_runs_the_plan_builds_the_pages_and_goes_on(tmp_path, monke
     assert ran[0] == ["lenet_mnist", "--mode=evaluate"] and ran[1] == ran[2]
     assert ran[1][1] == "lenet_mnist,pixels"
     assert reproduce.main(arguments) == 0 and len(ran) == 3
+    ran += 6 * [None]
+    assert reproduce.main([f"--runs={folder}", f"--out={out}", "--rows=W1", "--budget=30"]) == 1
+    said = capsys.readouterr().out
+    assert f"failed: W1: fnn_mnist, see {folder}/fnn_mnist/log.txt" in said and " of 30 min, 1 of them failed" in said
     with pytest.raises(UserError, match="must be positive"):
         reproduce.main(["--seeds=0"])
     with pytest.raises(UserError, match="choose another folder with --runs"):

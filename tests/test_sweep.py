@@ -186,12 +186,12 @@ def test_numbers_stand_over_their_values_with_two_standard_errors(tmp_path, monk
     seen = record(monkeypatch, figures, "save_figure")
     runs = []
     for dim, seed in ((8, 0), (2, 0), (2, 1), (8, 1)):
-        error = {"value": 10.0 * dim + seed, "standard_error": 0.5 + seed}
+        error = {"value": 10.0 * dim + seed, "standard_error": 0.5 + seed, "n": 9 + dim}
         results = {"error": error, "same": {"value": 1.0}, **({"rare": error} if seed else {})}
         runs.append(({"dim": dim, "seed": seed}, results))
     figures.save_numbers(tmp_path / "numbers.png", runs, CAPTION)
     (panel,) = seen["numbers.png"][0].axes
-    assert panel.get_title() == "error" and panel.get_xlabel() == "dim"
+    assert panel.get_title() == "error (n = 11 or 17)" and panel.get_xlabel() == "dim"
     for seed, bars in enumerate(panel.containers):
         line, _, (segments,) = bars
         assert bars.get_label() == f"seed={seed}"

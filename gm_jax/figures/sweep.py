@@ -67,7 +67,11 @@ def save_numbers(path: Path, runs: Sequence[tuple[dict[str, Any], dict[str, dict
             errors = [2.0 * number.get("standard_error", 0.0) for number in numbers]
             places, heights = [x for x, _ in points], [number["value"] for number in numbers]
             axes.errorbar(places, heights, errors, label=label, marker="o", capsize=3)
-        axes.set(xlabel=key, title=name)
+        counts = sorted(
+            {member[name]["n"] for points in lines.values() for _, member in points if member[name].get("n")}
+        )
+        n = f" (n = {' or '.join(map(str, counts))})" if counts else ""
+        axes.set(xlabel=key, title=f"{name}{n}")
         if numeric and min(ticks) > 0 and max(ticks) >= 8 * min(ticks):
             axes.set_xscale("log")
         axes.set_xticks(list(place.values()), [str(tick) for tick in ticks])

@@ -21,7 +21,7 @@ from gm_jax.measure import describe, kept, look
 from gm_jax.metrics import evaluators
 from gm_jax.metrics.evaluators import EVALUATORS, Comparison, Seen
 from gm_jax.metrics.resize import CONVENTIONS
-from gm_jax.metrics.store import read_statistics
+from gm_jax.metrics.store import DAMAGED, read_statistics
 
 
 class Given(NamedTuple):
@@ -71,7 +71,7 @@ def open_archive(path: Path) -> Given:
                 return Given(str(path), None, statistics=path)
             name = next((name for name in ("images", "arr_0") if name in arrays), None)
             images = None if name is None else arrays[name]
-    except (OSError, ValueError) as error:
+    except DAMAGED as error:
         raise UserError(f"{path} cannot be read as a .npz ({error})") from error
     if images is None or images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
         found = "no `images`" if images is None else f"{images.dtype} {images.shape}"
@@ -93,7 +93,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         raise UserError(f"images of {sizes} cannot be compared by {options.extractor}: give --image_size")
     extractor = open_extractor(options.extractor, options.convention, generated.images.shape[1:], options.weights)
 
-    def see(given: Given | None, n: int | None = options.n) -> Seen | None:
+    def see(given: Given | None, n: int | None = None) -> Seen | None:
         if given is None:
             return None
         if given.images is None:
@@ -102,7 +102,9 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         path = kept(f"{given.key[:16]}_{len(numbers)}")
         return look(extractor, lambda i, j: np.asarray(given.images[numbers[i:j]]), len(numbers), path)
 
-    comparison = Comparison(see(real), see(generated), see(training, None), options.seed)
+    comparison = Comparison(
+        see(real, options.n), see(generated, options.n_generated or options.n), see(training), options.seed
+    )
     results = evaluators.run(asked, comparison, extractor.name, extractor.published)
     about = {
         "real": real.what,
@@ -127,13 +129,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--weights", help="the file of the published weights, for inception")
     parser.add_argument("--metrics", default=",".join(EVALUATORS), help=f"of {', '.join(EVALUATORS)}")
     parser.add_argument("--n", type=int, help="images of either set, always the same; by default all")
+    parser.add_argument("--n_generated", type=int, help="images of GENERATED, if they are to be others than --n")
     parser.add_argument("--image_size", type=int, help="crop and resize images of folders and data sets")
     parser.add_argument("--data_dir", help="where data sets lie, as TFDS prepares them")
     parser.add_argument("--seed", type=int, default=0, help="of random subsets")
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
     options = parser.parse_args(arguments)
-    if options.n is not None and options.n < 2:
-        raise UserError(f"--n={options.n}: a comparison needs two images or more")
+    for name in ("n", "n_generated"):
+        if (n := getattr(options, name)) is not None and n < 2:
+            raise UserError(f"--{name}={n}: a comparison needs two images or more")
     if options.json and not options.json.parent.is_dir():
         raise UserError(f"--json={options.json}: there is no folder {options.json.parent}")
     backend.configure()

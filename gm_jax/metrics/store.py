@@ -7,6 +7,8 @@ import fcntl
 import hashlib
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from absl import logging
 from gm_jax import cluster
 from gm_jax.errors import UserError
 from gm_jax.metrics.frechet import Gaussian, gaussian
+
+DAMAGED = (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile, zlib.error)  # of np.load
 
 
 def collect(
@@ -61,7 +65,7 @@ def collect(
 def sound_rows(path: Path, row: int, n: int, chunk: int) -> int:
     """Return how many rows of so many bytes a file holds; where it holds less than n, cut it to whole chunks."""
     seal = path.with_suffix(".json")
-    if seal.exists() and json.loads(seal.read_text()) != describe(path):
+    if seal.exists() and seal.read_text(errors="replace") != json.dumps(describe(path)):
         logging.warning("%s is damaged: it is computed again", path)
         os.truncate(path, 0)
     whole = path.stat().st_size // row
@@ -88,9 +92,15 @@ def describe(path: Path) -> dict:
 
 
 def statistics(path: Path, features: np.ndarray) -> Gaussian:
-    """Return mean and covariance of features, kept in the file `path` (.npz) once they are computed."""
+    """Return mean and covariance of features, kept in the file `path` (.npz) once they are computed.
+
+    Where that is damaged they are computed again, with a warning.
+    """
     if path.exists():
-        return read_statistics(path)
+        try:
+            return read_statistics(path)
+        except UserError as error:
+            logging.warning("%s: they are computed again", error)
     found = gaussian(features)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     np.savez(temporary, n=found.n, mu=found.mean, sigma=found.covariance)
@@ -102,11 +112,14 @@ def read_statistics(path: Path) -> Gaussian:
     """Read a .npz of `mu` [D] and `sigma` [D, D], as the field publishes them; ours has `n`, too.
 
     Raises:
-        UserError: they have other shapes, or values that are not finite.
+        UserError: the file is damaged, or they have other shapes, or values that are not finite.
     """
-    with np.load(path, allow_pickle=False) as arrays:
-        n = int(arrays["n"]) if "n" in arrays else 0
-        mean, covariance = arrays["mu"].astype(np.float64), arrays["sigma"].astype(np.float64)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            n = int(arrays["n"]) if "n" in arrays else 0
+            mean, covariance = arrays["mu"].astype(np.float64), arrays["sigma"].astype(np.float64)
+    except DAMAGED as error:
+        raise UserError(f"{path} holds no statistics that can be read ({error}): get or make the file again") from error
     if mean.ndim != 1 or covariance.shape != 2 * mean.shape or not np.isfinite([mean.sum(), covariance.sum()]).all():
         shapes = f"mu {list(mean.shape)} and sigma {list(covariance.shape)}"
         raise UserError(f"{path} has {shapes}: they should be [D], [D, D] and finite")

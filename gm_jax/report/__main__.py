@@ -10,12 +10,14 @@ from pathlib import Path
 from gm_jax.errors import run_command
 from gm_jax.report.collection import collect
 from gm_jax.report.pages import Site
+from gm_jax.report.results import write_results
 
 
-def build(runs: Path, out: Path) -> str:
-    """Write the pages of a folder of runs; return what they hold, in a line."""
+def build(runs: Path, out: Path, results: Path | None = None) -> str:
+    """Write the pages of a folder of runs, and results.md or another such file; return what they hold, in a line."""
     collection = collect(runs)
-    Site(out, collection).write()
+    known = Site(out, collection).write()
+    write_results(results or out / "results.md", collection, known)
     states = collections.Counter(result.state for result in collection.results)
     return (
         f"{out / 'index.html'}: {len(collection.runs)} runs; of {len(collection.results)} rows {states['done']} are "
@@ -28,8 +30,11 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("python -m gm_jax.report", description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, help="the folder of the runs' workdirs")
     parser.add_argument("--out", type=Path, default=Path("report"), help="the folder of the pages (report)")
+    parser.add_argument(
+        "--results", type=Path, help="the Markdown file (OUT/results.md); its pictures are in docs/results/ beside it"
+    )
     options = parser.parse_args(arguments)
-    print(build(options.runs, options.out))
+    print(build(options.runs, options.out, options.results))
     return 0
 
 

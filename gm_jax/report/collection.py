@@ -6,7 +6,8 @@ from pathlib import Path
 from gm_jax.errors import UserError
 from gm_jax.report.entries import Entry, make_entries, make_families
 from gm_jax.report.pictures import read_figures
-from gm_jax.report.records import Fault, Figure, Run
+from gm_jax.report.records import Fault, Figure, Reference, Run
+from gm_jax.report.references import read_references
 from gm_jax.report.reports import Report, read_reports
 from gm_jax.report.rows import RowResult, describe_faults, put_to_rows
 from gm_jax.report.shipped import Experiment, read_experiments
@@ -31,6 +32,7 @@ class Collection:
     Attributes:
         results: every row, in the reports' order.
         others: single runs that no report asks for.
+        references: real images measured in the place of samples.
         family_figures: pictures of the sweeps, by the family's name.
         faults: what was left out, and what is there only in part, with the reason.
     """
@@ -41,6 +43,7 @@ class Collection:
     entries: list[Entry]
     results: list[RowResult]
     others: list[Entry]
+    references: list[Reference]
     family_figures: dict[str, dict[str, Figure]]
     faults: list[Fault]
 
@@ -67,6 +70,7 @@ def collect(folder: Path) -> Collection:
     runs, faults = scan(folder)
     entries, duplicates = make_entries(runs, experiments)
     results, others = put_to_rows(reports, entries, experiments)
+    references, strange = read_references(folder)
     families = {}
     for family in make_families(entries):
         families[family.name], damaged = read_figures(folder / family.name)
@@ -77,6 +81,6 @@ def collect(folder: Path) -> Collection:
         for family in result.families
         for reason in family.lacks(result.row.sweep)
     ]
-    everything = [*faults, *duplicates, *describe_faults(entries), *lacking]
+    everything = [*faults, *strange, *duplicates, *describe_faults(entries), *lacking]
     faults = sorted(dict.fromkeys(everything), key=lambda fault: (fault.name, fault.reason))
-    return Collection(reports, experiments, runs, entries, results, others, families, faults)
+    return Collection(reports, experiments, runs, entries, results, others, references, families, faults)

@@ -11,6 +11,7 @@ from gm_jax.report.reports import Sweep
 from gm_jax.report.shipped import Experiment
 from gm_jax.workdir import is_neutral
 
+WITHOUT_SAMPLES = ("classifier", "autoencoder")  # tasks that draw none
 QUALITY = ("fid_", "frechet_")  # how the number begins by which samples of all families are compared
 
 
@@ -67,6 +68,11 @@ class Entry:
         return not self.lacks
 
     @property
+    def draws_samples(self) -> bool:
+        """True if it is a generative model."""
+        return self.first.task not in WITHOUT_SAMPLES
+
+    @property
     def is_scored(self) -> bool:
         """True if its samples were compared with real images, so that families can be compared by them."""
         evaluation = self.first.evaluation
@@ -83,12 +89,13 @@ class Family:
 
     def lacks(self, sweep: Sweep) -> list[str]:
         """Return what keeps it from being a row's sweep, trained to its end and evaluated there."""
-        expected = {key: value for key, value in sweep.overrides.items() if not _is_free(key)}
         changes: dict[str, str] = {}
         for entry in self.entries:
-            for key in entry.changes.keys() | expected.keys():
-                if entry.changes.get(key) != expected.get(key):
-                    changes[key] = f"{key}={entry.changes[key]}" if key in entry.changes else f"{key} as shipped"
+            found = entry.changes | entry.measuring
+            expected = {key: v for key, v in sweep.overrides.items() if not _is_free(key) or _is_measuring(key)}
+            for key in found.keys() | expected.keys():
+                if found.get(key) != expected.get(key):
+                    changes[key] = f"{key}={found[key]}" if key in found else f"{key} as shipped"
         absent = [value for value in sweep.values if all(e.values[sweep.key] != value for e in self.entries)]
         unfinished = [str(e.values[sweep.key]) for e in self.entries if e.first.step < e.first.steps]
         evaluated = [(e, e.first.evaluation.step if e.first.evaluation else None) for e in self.entries]
@@ -136,8 +143,13 @@ def _identity(run: Run) -> tuple:
 def _measuring(run: Run) -> dict[str, Any]:
     """Return the settings of what was evaluated: the split, and how samples are drawn."""
     settings = {**run.settings, **(run.evaluation.overrides if run.evaluation else {})}
-    drawn = {key for key in settings if key.startswith("sampling.")} - {f"sampling.{key}" for key in NOT_OF_A_SAMPLE}
-    return {key: value for key, value in settings.items() if key in drawn or key == "evaluation.split"}
+    return {key: value for key, value in settings.items() if _is_measuring(key)}
+
+
+def _is_measuring(key: str) -> bool:
+    """True for the split that is evaluated, and for what a sample follows from."""
+    group, _, name = key.partition(".")
+    return key == "evaluation.split" or (group == "sampling" and name not in NOT_OF_A_SAMPLE)
 
 
 def _is_free(key: str) -> bool:

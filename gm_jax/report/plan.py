@@ -2,18 +2,20 @@
 
 import dataclasses
 import math
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from gm_jax.errors import UserError, nearest
 from gm_jax.report.collection import Collection
-from gm_jax.report.entries import Entry
+from gm_jax.report.entries import WITHOUT_SAMPLES
+from gm_jax.report.expected import Expected
+from gm_jax.report.jobs import Job, folder_of, judged_by, measure_real, run_sweep, train
+from gm_jax.report.records import Run
 from gm_jax.report.reports import Judged, read_judged
 from gm_jax.report.rows import RowResult
 from gm_jax.report.shipped import Experiment
 
-UNJUDGED = ("classifier", "autoencoder")  # tasks that draw no samples
+REFERENCE = 1.0  # minutes of measuring real images once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,25 +26,6 @@ class Wish:
     budget: float | None = None
     device: str | None = None
     seeds: int = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """Command lines of gm_jax that fill rows, one after another.
-
-    Attributes:
-        name: the folder of its run or sweep below that of all runs.
-        rows: that it fills.
-        minutes: that it should take here; None: unknown.
-        commands: what follows `python -m`.
-        first: experiments that must be finished before it.
-    """
-
-    name: str
-    rows: tuple[str, ...]
-    minutes: float | None
-    commands: list[list[str]]
-    first: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +47,7 @@ class Planner:
 
     def __init__(self, collection: Collection, folder: Path, wish: Wish, absent: Callable[[Experiment], str]):
         self.collection, self.folder, self.wish, self.absent = collection, folder, wish, absent
-        self.scale = speed(collection.entries, wish.device)
+        self.expected = Expected(collection, wish.device)
         self.judged = read_judged()
         self.finished = {
             (run.config, run.seed): run.path
@@ -84,6 +67,7 @@ class Planner:
                     jobs[job.name] = dataclasses.replace(job, rows=(*dict.fromkeys((*known.rows, result.row.id)),))
             elif reasons:
                 left_out.append((result.row.id, reasons[0]))
+        jobs |= {job.name: job for job in self._references()}
         jobs = {name: job for name, job in jobs.items() if name not in done}
         return self._fit(jobs.values(), left_out, done)
 
@@ -134,42 +118,30 @@ class Planner:
 
     def _minutes(self, experiment: Experiment, seed: int = 0) -> float | None:
         """Return the minutes that are left of an experiment here; half-finished runs have a part behind them."""
-        if experiment.minutes is None:
-            return None
-        whole = experiment.minutes * (self.scale or 1.0)
-        runs = [run for run in self.collection.runs if run.path == self.folder / folder_of(experiment, seed)]
-        return whole * (1.0 - min(runs[0].step / max(runs[0].steps, 1), 1.0)) if runs else whole
+        path = self.folder / folder_of(experiment, seed)
+        return self.expected.of_run(experiment, [run for run in self.collection.runs if run.path == path])
 
     def _single(self, experiment: Experiment, seed: int) -> Job:
-        name = folder_of(experiment, seed)
-        start = ["gm_jax.main", f"--config={experiment.file}", f"--workdir={self.folder / name}"]
-        start += [f"--config.seed={seed}"] if seed else []
-        judged, first = self._judged(experiment), ()
-        if judged and judged.judge in self.collection.experiments and (judged.judge, 0) not in self.finished:
-            first = (judged.judge,)
-        commands = [start, [*start, "--mode=evaluate", *self._evaluation(judged)]]
-        return Job(name, (), self._minutes(experiment, seed), commands, first)
-
-    def _judged(self, experiment: Experiment) -> Judged | None:
-        """Return how samples of an experiment are judged; None: they are not."""
         settings = experiment.settings
-        if settings["task"] in UNJUDGED or settings["dataset.image_size"] is not None:
-            return None
-        return self.judged.get(settings["dataset.name"])
+        drawn = settings["task"] not in WITHOUT_SAMPLES and settings["dataset.image_size"] is None
+        judged = self.judged.get(settings["dataset.name"]) if drawn else None
+        evaluation = judged_by(judged, self._judge(judged)) if judged else {}
+        commands = train(experiment, seed, self.folder, evaluation)
+        return Job(folder_of(experiment, seed), (), self._minutes(experiment, seed), commands, self._first(judged))
 
-    def _evaluation(self, judged: Judged | None) -> list[str]:
-        if judged is None:
-            return []
-        keys = {**judged.evaluation}
-        if judged.judge in self.collection.experiments:
-            where = self.finished.get((judged.judge, 0), self.folder / judged.judge)
-            keys |= {"judge": where, "extractors": f"{where},pixels"}
-        else:
-            keys |= {"judge": judged.judge}
-        return [f"--config.evaluation.{key}={value}" for key, value in keys.items()]
+    def _judge(self, judged: Judged) -> Path | None:
+        """Return the workdir of the classifier that judges; None: it is none that is trained."""
+        if judged.judge not in self.collection.experiments:
+            return None
+        return self.finished.get((judged.judge, 0), self.folder / judged.judge)
+
+    def _first(self, judged: Judged | None) -> tuple[str, ...]:
+        """Return the experiments that must be finished before samples are judged."""
+        trained = judged is not None and self._judge(judged) is not None
+        return (judged.judge,) if trained and (judged.judge, 0) not in self.finished else ()
 
     def _sweep(self, result: RowResult) -> tuple[list[Job], list[str]]:
-        """Return the job of a row's sweep, of one seed, two members at once where there are cores for it."""
+        """Return the job of a row's sweep, of one seed."""
         sweep = result.row.sweep
         if any(not family.lacks(sweep) for family in result.families):
             return [], []
@@ -177,21 +149,37 @@ class Planner:
         if reason:
             return [], [f"{sweep.config}: {reason}"]
         name = f"{sweep.config}_sweep"
-        for family in result.families:
-            if family.name == name and any(reason.startswith("differently") for reason in family.lacks(sweep)):
-                return [], [f"{self.folder / name} holds a sweep with other settings: move it away"]
-        values = ",".join(map(str, sweep.values))
-        command = ["gm_jax.sweep", f"--config=configs/{sweep.config}.py", f"--sweep={sweep.key}={values}"]
-        command += [f"--workdir={self.folder / name}", *(f"--config.{k}={v}" for k, v in sweep.overrides.items())]
-        if self.wish.device != "gpu" and len(os.sched_getaffinity(0)) > 1:
-            command.append("--jobs=2")
-        return [Job(name, (), sweep.minutes * (self.scale or 1.0), [command])], []
+        mine = [family for family in result.families if family.name == name]
+        if any(reason.startswith("differently") for family in mine for reason in family.lacks(sweep)):
+            return [], [f"{self.folder / name} holds a sweep with other settings: move it away"]
+        minutes = self.expected.of_sweep(sweep, [run for f in mine for entry in f.entries for run in entry.runs])
+        return [Job(name, (), minutes, run_sweep(sweep, name, self.folder, self.wish.device))], []
+
+    def _references(self) -> list[Job]:
+        """Return the jobs that measure real images as the samples are judged, for the comparison of the families."""
+        rows = tuple(result.row.id for result in self.collection.results if result.row.comparison)
+        if self.wish.rows and not set(rows) & set(self.wish.rows):
+            return []
+        found = []
+        for data, judged in self.judged.items():
+            judge, name = self._judge(judged), f"real_{data}"
+            files = {
+                who: self.folder / f"{name}_{label}.json" for who, label in ((judge, judged.judge), ("pixels",) * 2)
+            }
+            commands = [measure_real(data, judged, who, file) for who, file in files.items() if not file.exists()]
+            if judge is not None and commands and not self.absent(self.collection.experiments[judged.judge]):
+                found.append(Job(name, rows, REFERENCE * len(commands), commands, self._first(judged), of_data=True))
+        return found
 
     def _fit(self, jobs: Iterable[Job], left_out: list[tuple[str, str]], done: Sequence[str]) -> Plan:
         """Take jobs, those of the first seed before others and the cheapest first, as long as the budget lasts."""
+
+        def order(job: Job) -> tuple:
+            return (job.of_data, "_seed=" in job.name, job.minutes is None, job.minutes)
+
         taken: list[Job] = []
         left = math.inf if self.wish.budget is None else self.wish.budget
-        for job in sorted(jobs, key=lambda job: ("_seed=" in job.name, job.minutes is None, job.minutes)):
+        for job in sorted(jobs, key=order):
             before = [self._single(self.collection.experiments[name], 0) for name in job.first]
             batch = [*(other for other in before if all(other.name != one.name for one in taken)), job]
             needed = sum(one.minutes or 0.0 for one in batch)
@@ -205,29 +193,9 @@ class Planner:
             else:
                 taken += batch
                 left -= needed
-        return Plan(taken, left_out, self.scale)
+        return Plan(taken, left_out, self.expected.scale)
 
 
-def folder_of(experiment: Experiment, seed: int) -> str:
-    """Return the folder of an experiment's run, below that of all runs."""
-    return experiment.name if seed == 0 else f"{experiment.name}_seed={seed}"
-
-
-def is_finished(run) -> bool:
+def is_finished(run: Run) -> bool:
     """True if a run is trained up to its last step and evaluated there."""
     return run.step >= run.steps and run.evaluation is not None and run.evaluation.step == run.step
-
-
-def speed(entries: Sequence[Entry], device: str | None) -> float | None:
-    """Return how many times their expected minutes runs took, on as many cores or such a device; None: none did."""
-    took = expected = 0.0
-    for entry in entries:
-        if entry.experiment is None or entry.experiment.minutes is None or entry.changes:
-            continue
-        for run in entry.runs:
-            on_cpu = str(run.environment.get("devices", "")).endswith("cpu")
-            same = run.environment.get("cpu_cores") == len(os.sched_getaffinity(0)) if on_cpu else True
-            if same and (device is None or (device == "cpu") == on_cpu):
-                took += run.seconds
-                expected += 60.0 * entry.experiment.minutes * run.step / max(run.steps, 1)
-    return took / expected if expected else None

@@ -4,12 +4,14 @@ import html
 import io
 import math
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from gm_jax import compare
+from gm_jax.report.comparison import Way, draw
 from gm_jax.report.entries import Entry, Family
 from gm_jax.report.reports import Number
-from gm_jax.report.words import measure
+from gm_jax.report.words import Measured, measure
 
 INK = "#010203"  # stands for the page's own colour of text until the SVG is written
 COLOURS = ("#3b82c4", "#d9730d", "#2f9e6e", "#b455a0", "#c2410c", "#7c6ff0", "#a1860b", "#d6457a")
@@ -67,7 +69,7 @@ def dash(i: int):
 
 
 def sweep(family: Family, key: str, numbers: Sequence[Number]) -> str:
-    """Draw numbers over the swept values, a panel each, with two standard errors to either side.
+    """Draw numbers over the swept values, a panel each, with two of their errors to either side; which, it says below.
 
     Other swept keys make lines of their own. Vectors and numbers that no member has are left out.
     """
@@ -82,36 +84,42 @@ def sweep(family: Family, key: str, numbers: Sequence[Number]) -> str:
         panels = figure.subplots(1, len(series), squeeze=False)[0]
         for axes, (name, lines) in zip(panels, series.items(), strict=True):
             for i, (label, points) in enumerate(lines.items()):
-                x, y, errors = zip(*points, strict=True)
-                bars = [2.0 * error for error in errors]
-                axes.errorbar(
-                    [places[v] for v in x], y, bars, label=label or None, marker="o", capsize=3, color=colour(i)
-                )
+                x, y = [places[value] for value, _ in points], [found.value for _, found in points]
+                bars = [2.0 * (found.error or 0.0) for _, found in points]
+                axes.errorbar(x, y, bars, label=label or None, marker="o", capsize=3, color=colour(i))
             if numeric and min(values) > 0 and max(values) >= 8 * min(values):
                 axes.set_xscale("log")
             axes.set_xticks(list(places.values()), [str(value) for value in values])
             axes.minorticks_off()
-            axes.set(xlabel=key, title=name)
+            said = _bars([found for points in lines.values() for _, found in points])
+            axes.set(xlabel="\n".join([key, *textwrap.wrap(said, 40)]), title=name)
             if any(lines):
                 axes.legend()
 
-    return _svg(f"{family.name}: {', '.join(series)} over {key}", (3.4 * len(series), 2.9), draw) if series else ""
+    return _svg(f"{family.name}: {', '.join(series)} over {key}", (3.4 * len(series), 3.2), draw) if series else ""
 
 
-def _series(family: Family, key: str, number: Number) -> dict[str, list[tuple]]:
-    """Return the points (value, number, error) by the other swept values."""
-    lines: dict[str, list[tuple]] = {}
+def _bars(found: Sequence[Measured]) -> str:
+    """Return what the bars of a panel are, and of how many images its numbers are."""
+    kinds = " or ".join(sorted({one.of for one in found if one.error}))
+    n = " or ".join(f"{n:,}" for n in sorted({one.n for one in found if one.n}))
+    return ", ".join([*([f"bars: ± 2 x {kinds}"] if kinds else []), *([f"n = {n}"] if n else [])])
+
+
+def _series(family: Family, key: str, number: Number) -> dict[str, list[tuple[Any, Measured]]]:
+    """Return the points (value, what is measured there) by the other swept values."""
+    lines: dict[str, list[tuple[Any, Measured]]] = {}
     for entry in family.entries:
         found, value = measure(entry, number), entry.values[key]
         if found is not None and not isinstance(found.value, list):
             others = ", ".join(f"{other}={v}" for other, v in entry.values.items() if other != key)
-            lines.setdefault(others, []).append((value, found.value, found.error or 0.0))
+            lines.setdefault(others, []).append((value, found))
     return lines
 
 
-def comparison(name: str, runs: Sequence[dict]) -> str:
-    """Draw a number of quality over the time that a sample takes, and over training time."""
-    return _svg(f"{name} of {len(runs)} runs", (8.8, 3.6), lambda figure: compare.draw(figure, name, runs, COLOURS))
+def comparison(name: str, how: Way, runs: Sequence[dict]) -> str:
+    """Draw a number of quality, measured in one way, over the time that a sample takes, and over training time."""
+    return _svg(f"{name}. {how}", (8.8, 3.6), lambda figure: draw(figure, name, how, runs, COLOURS))
 
 
 def has_curve(entry: Entry, name: str) -> list[tuple[float, float]]:

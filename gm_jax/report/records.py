@@ -38,11 +38,32 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What mode evaluate wrote: the results by name, each with its "value"; `overrides` are keys set for it alone."""
+    """What mode evaluate wrote: the results by name, each with its "value"; `overrides` are keys set for it alone.
+
+    `seconds` it took (None: an older gm_jax did not say), up to `time`.
+    """
 
     step: int
     time: str
+    seconds: float | None
     overrides: dict[str, Any]
+    results: dict[str, dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """Real images measured in the place of samples, the yardstick of a comparison.
+
+    Attributes:
+        name: of its file.
+        data: the name of the data set.
+        generated: the images in the samples' place, such as "mnist:train".
+        results: as in an evaluation, each with its n, split, extractor and weights.
+    """
+
+    name: str
+    data: str
+    generated: str
     results: dict[str, dict[str, Any]]
 
 
@@ -115,5 +136,8 @@ class Run:
     @property
     def device(self) -> str:
         """What trained it, in words."""
-        devices, cores = self.environment.get("devices", "unknown"), self.environment.get("cpu_cores")
-        return f"{devices}, {cores} cores" if cores and str(devices).endswith("cpu") else str(devices)
+        devices, cores = str(self.environment.get("devices", "unknown")), self.environment.get("cpu_cores")
+        if not (cores and devices.endswith("cpu")):
+            return devices
+        processor = self.environment.get("processor")
+        return f"{cores} cores of {processor}" if processor else f"{cores} CPU cores"

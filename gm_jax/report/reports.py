@@ -32,7 +32,10 @@ class Number:
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """The family of runs that a row is: an experiment over the values of one key; minutes on two CPU cores."""
+    """The family of runs that a row is: an experiment over the values of one key.
+
+    `minutes` are of two CPU cores, for all members with their evaluations.
+    """
 
     config: str
     key: str
@@ -101,6 +104,11 @@ def read_reports() -> list[Report]:
 def read_judged() -> dict[str, Judged]:
     """Return how samples are judged, by data set."""
     return {name: Judged(**how) for name, how in _read()["judged"].items()}
+
+
+def read_importance() -> list[str]:
+    """Return the ids of the rows whose pictures stand beside the results, the most important first."""
+    return _read()["pictures"]
 
 
 def _read() -> dict[str, Any]:

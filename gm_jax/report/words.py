@@ -20,6 +20,8 @@ class Measured:
         of: what the error is: "standard error", or "standard deviation of 3 seeds".
         n: how many images it is of; None: it is no number of images'.
         about: split, judge and the like.
+        against: how many real images, and by which weights it was measured; of one way only numbers are averaged.
+        apart: seeds that are not in it because they were measured differently, in words.
     """
 
     value: float | list[float]
@@ -27,19 +29,37 @@ class Measured:
     of: str
     n: int | None
     about: str
+    against: tuple = ()
+    apart: str = ""
 
     def __str__(self) -> str:
         return with_error(self.value, self.error)
 
+    @property
+    def said(self) -> str:
+        """What the number is of, in words."""
+        n = f"n = {self.n:,}" if self.n else ""
+        return ", ".join(filter(None, [n, self.about, f"± {self.of}" if self.of else "", self.apart]))
+
 
 def measure(entry: Entry, number: Number) -> Measured | None:
-    """Return what an entry's runs say of a number; None: nothing."""
-    found = [one for one in (_of_run(run, number) for run in entry.runs) if one is not None]
-    if len(found) < 2 or isinstance(found[0].value, list):
-        return found[0] if found else None
-    values = [one.value for one in found]
-    spread, n = f"standard deviation of {len(values)} seeds", min((one.n for one in found if one.n), default=None)
-    return dataclasses.replace(found[0], value=statistics.mean(values), error=statistics.stdev(values), of=spread, n=n)
+    """Return what an entry's runs say of a number, averaged over the seeds that were measured alike; None: nothing.
+
+    These are those of the way in which most were measured; the others are named.
+    """
+    ways: dict[tuple, dict[int, Measured]] = {}
+    for run in entry.runs:
+        if (one := _of_run(run, number)) is not None:
+            ways.setdefault((one.n, one.about, one.against), {})[run.seed] = one
+    if not ways:
+        return None
+    alike, *others = sorted(ways.values(), key=len, reverse=True)
+    apart = "; ".join(f"seed {seed} apart: {one} of {one.said}" for way in others for seed, one in way.items())
+    first, values = next(iter(alike.values())), [one.value for one in alike.values()]
+    if len(values) < 2 or isinstance(first.value, list):
+        return dataclasses.replace(first, apart=apart)
+    spread, error = f"standard deviation of {len(values)} seeds", statistics.stdev(values)
+    return dataclasses.replace(first, value=statistics.mean(values), error=error, of=spread, apart=apart)
 
 
 def _of_run(run: Run, number: Number) -> Measured | None:
@@ -52,12 +72,12 @@ def _of_run(run: Run, number: Number) -> Measured | None:
     result = run.evaluation.results.get(number.ours) if run.evaluation else None
     if result is None:
         return None
-    value = result["value"]
+    value, against = result["value"], (result.get("n_real"), result.get("weights"))
     if isinstance(value, list):
-        return Measured(value, None, "", _count(result), _about(result))
+        return Measured(value, None, "", _count(result), _about(result), against)
     kind = next((key for key in ("standard_error", "standard_deviation") if _positive(result.get(key))), None)
     error, of = (scale * result[kind], kind.replace("_", " ")) if kind else (None, "")
-    return Measured(scale * value, error, of, _count(result), _about(result))
+    return Measured(scale * value, error, of, _count(result), _about(result), against)
 
 
 def _positive(value: Any) -> bool:

@@ -183,10 +183,15 @@ def _evaluation_of(content: Any) -> Evaluation | None:
     try:
         results, step = get(content, "", "results", dict), get(content, "", "step", int)
         time, overrides = get(content, "", "time", str, ""), get(content, "", "overrides", dict, {})
+        seconds = get(content, "", "seconds", int | float | None, None)
     except Unreadable:
         return None
-    sound = {name: _cleaned(result) for name, result in results.items() if _is_result(result)}
-    return Evaluation(step, time, overrides, sound)
+    return Evaluation(step, time, seconds, overrides, sound_results(results))
+
+
+def sound_results(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the finite results of a measurement, with what can be printed of each."""
+    return {name: _cleaned(result) for name, result in results.items() if _is_result(result)}
 
 
 def _cleaned(result: dict[str, Any]) -> dict[str, Any]:

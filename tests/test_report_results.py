@@ -1,0 +1,143 @@
+"""The results as one Markdown file, its pictures, and the comparison of runs (W9) that stands in it."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from gm_jax import compare
+from gm_jax.errors import UserError
+from gm_jax.report import comparison, results, tables
+from gm_jax.report.__main__ import build
+from gm_jax.report.charts import comparisons
+from gm_jax.report.collection import collect
+from gm_jax.report.facts import evaluated
+from gm_jax.report.reports import read_importance, read_reports
+from tests.fake_runs import write_run
+
+
+def test_a_comparison_tells_scores_of_training_from_evaluations_and_names_a_stand_in(tmp_path):
+    scored = [{"step": 20, "split": split, "frechet_pixels_ab": 9.0} for split in ("validation", "seen")]
+    data = {"name": "digits", "stand_in": "MNIST was not found", "fingerprint": "d"}
+    pixels = {"n": 7, "split": "train", "extractor": "pixels"}
+    results = {
+        "frechet_pixels_ab": {"value": 2.0, **pixels},
+        "kernel_pixels_ab": {"value": 3.0, "standard_deviation": 0.5, **pixels},
+        "similar_pairs": {"value": 3, "n": 5, "pairs": 20},
+    }
+    folder = write_run(tmp_path / "run", "fnn_mnist", metrics=scored, results=results, record={"dataset": data})
+    run = compare.read_run(folder)
+    points = [(point["step"], point["split"], point["seconds"]) for point in run["history"]]
+    assert points == [(20, "validation", 15.0), (20, "seen", 15.0), (40, "train", 30.0)]
+    said = [" ".join(tables.remarks([run, {**run, "fingerprint": other}])) for other in ("d", "e")]
+    assert ["trained on different data" in text for text in said] == [False, True]
+    (how,) = (how for name, how in comparison.drawn([run]) if name == "frechet_pixels_ab")
+    comparison.draw(figure := Figure(), "frechet_pixels_ab", how, [run])
+    lines = [(line.get_linestyle(), list(line.get_ydata())) for line in figure.axes[1].lines]
+    assert lines == [("--", [9.0, 9.0]), ("-", [2.0])]
+    assert compare.main([str(folder), f"--out={tmp_path / 'out'}"]) == 0
+    text = (tmp_path / "out" / "comparison.md").read_text()
+    assert "| run | 2 | 3 ± 0.5 |" in text and "| run | 0.15 of pairs (n = 5) |" in text
+    assert "kernel_pixels_ab: ± the standard deviation" in text and "7 samples, real images of train" in text
+    assert "NOTE: MNIST was not found" in text
+    with Image.open(tmp_path / "out" / "frechet_pixels_ab.png") as picture:
+        assert picture.text["stand_in"] == "MNIST was not found"
+
+
+def test_numbers_stand_in_one_table_only_if_they_were_measured_alike_real_images_beside_them(tmp_path):
+    def result(value, n=2000, weights="w"):
+        about = {"split": "test", "n_generated": n, "n_real": 10000, "extractor": "lenet_mnist", "weights": weights}
+        return {"frechet_lenet_mnist": {"value": value, "n": n, **about}}
+
+    for name, found in (("vae", result(9.0)), ("gan", result(8.0, n=500)), ("ddpm", result(7.0))):
+        write_run(tmp_path / name, f"{name}_mnist", results=found, record={"wall_time": 60.0})
+    write_run(tmp_path / "gmm", "gmm_mnist", 1, steps=1)
+    write_run(tmp_path / "half", "wgan_mnist", 20)
+    write_run(tmp_path / "judge", "lenet_mnist")
+    about = {"real": "mnist:test", "n_real": 10000, "generated": "mnist:train", "n_generated": 2000}
+    about |= {"extractor": "lenet_mnist", "weights": "w"}
+    real = {"about": about, "results": {"frechet_lenet_mnist": {"value": 2.0}}}
+    (tmp_path / "real.json").write_text(json.dumps(real))
+    pixels = {"about": about | {"extractor": "pixels"}, "results": {"frechet_pixels": {"value": 1.0}}}
+    (tmp_path / "pixels.json").write_text(json.dumps(pixels))  # by another file, under the same name
+    (tmp_path / "other.json").write_text(json.dumps({**real, "about": {**about, "generated": "/home/me/images"}}))
+    (tmp_path / "foreign.json").write_text("[]")
+    collection = collect(tmp_path)
+    (found,) = comparisons(collection)
+    body = {table.title: table.body for table in found.tables}
+    assert body["Features of lenet_mnist (w): 2,000 samples, 10,000 real images of test"] == [
+        ["vae", "9"], ["ddpm, partly", "7"], ["real images, mnist:train", "2"],
+    ]  # fmt: skip
+    assert body["Features of lenet_mnist (w): 500 samples, 10,000 real images of test"] == [["gan", "8"]]
+    assert [row[:2] + row[4:5] for row in body["What they cost"]] == [
+        ["gan", "gan", "60"], ["vae", "vae", "60"], ["ddpm, partly", "diffusion", "60"],
+    ]  # fmt: skip
+    said = " ".join(found.remarks)
+    assert "compare within one table only" in said
+    assert "Finished, but not scored (--mode" in found.remarks[-1] and found.remarks[-1].endswith("and the like): gmm.")
+    command = "mnist:test mnist:train --extractor=runs/lenet_mnist --n=10000 --n_generated=500"
+    assert f"python -m gm_jax.metrics {command}" in said and "--n_generated=2000" not in said
+    faults = {fault.name: fault.reason for fault in collection.faults}
+    assert "a reference is of two splits" in faults["other.json"] and "no object" in faults["foreign.json"]
+    runs = [comparison.describe_run(entry.first) for entry in collection.entries if entry.is_scored]
+    runs += [comparison.describe_reference(one) for one in collection.references]
+    name, how = comparison.drawn(runs)[0]
+    comparison.draw(figure := Figure(), name, how, runs)
+    assert [line.get_ydata()[0] for line in figure.axes[0].lines if line.get_linestyle() == ":"] == [2.0]
+    with pytest.raises(UserError, match="references alone"):
+        compare.main([str(tmp_path / "real.json")])
+
+
+def test_results_are_one_file_with_few_small_pictures_and_never_replace_what_people_wrote(tmp_path):
+    path, runs = tmp_path / "RESULTS.md", tmp_path / "runs"
+    for seed, accuracy in enumerate((0.97, 0.98, 0.993)):
+        write_run(runs / f"fnn_mnist_{seed}", results={"accuracy": accuracy}, seed=seed)
+    write_run(runs / "ddpm_mnist", "ddpm_mnist", 4500, steps=4500, results={"judged_accuracy": 0.9})
+    write_run(runs / "lenet_mnist", "lenet_mnist", results={"accuracy": 0.995})
+    path.write_text("# Results\n\nby hand\n")
+    with pytest.raises(UserError, match="was not made by this command: move it"):
+        build(runs, tmp_path / "pages", path)
+    assert "by hand" in path.read_text()
+    path.unlink()
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "findings.md").write_text("prose")
+    build(runs, tmp_path / "pages", path)
+    build(runs, tmp_path / "pages", path)  # its own it replaces
+    text = path.read_text()
+    shown = re.findall(r"!\[\w+\]\((.*)\)", text)
+    assert "docs/results/D1.png" in shown and all((tmp_path / address).is_file() for address in shown)
+    assert {f"docs/results/{file.name}" for file in (tmp_path / "docs" / "results").iterdir()} == set(shown)
+    assert "(docs/findings.md)" in text and "&#39;" not in text
+    assert "- `lenet_mnist`: accuracy 0.9950 ± 0.0010 (n = 10,000, test, ± standard error), mnist" in text
+    assert "| [W1](#w1) | Feed-forward" in text and "\n### W1\n" in text and "| W6 | DCGAN on MNIST" in text
+    assert "| `fnn_mnist` | test accuracy | 97.34 % | 98.1 ± 1.2 % | n = 10,000, test, ±" in text
+
+
+def test_a_dozen_pictures_the_most_important_first_and_none_is_large(tmp_path, monkeypatch):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (900, 700, 3), dtype=np.uint8))
+    for name in ("fnn_mnist", "ddpm_mnist", "vae_mnist"):
+        write_run(tmp_path / "runs" / name, name)
+        noise.save(tmp_path / "runs" / name / "figures" / "samples.png")
+    monkeypatch.setattr(results, "MOST", 2)
+    build(tmp_path / "runs", tmp_path / "pages")
+    found = {file.name: file for file in (tmp_path / "pages" / "docs" / "results").iterdir()}
+    assert found.keys() == {"D1.png", "H1.png"}  # in place of W1
+    assert all(file.stat().st_size < 150_000 for file in found.values())
+    rows = [row.id for report in read_reports() for row in report.rows if not row.comparison]
+    assert sorted(read_importance()) == sorted(rows)
+
+
+def test_a_command_shows_how_it_was_evaluated_without_the_places_of_a_machine(tmp_path):
+    folder = write_run(tmp_path / "runs" / "vae", "vae_mnist", 4500, steps=4500)
+    settings = {"dataset.data_dir": "/home/me/data", "evaluation.samples": 2000}
+    settings |= {"evaluation.judge": "/a/lenet_mnist", "evaluation.extractors": ["/a/lenet_mnist", "pixels"]}
+    evaluation = json.loads((folder / "evaluation.json").read_text()) | {"overrides": settings}
+    (folder / "evaluation.json").write_text(json.dumps(evaluation))
+    (entry,) = collect(tmp_path / "runs").entries
+    assert evaluated(entry) == (
+        "--mode=evaluate --config.evaluation.samples=2000 --config.evaluation.judge=runs/lenet_mnist "
+        "--config.evaluation.extractors=runs/lenet_mnist,pixels"
+    )
