@@ -413,7 +413,8 @@ def test_the_plan_counts_evaluations_as_they_were_here_and_what_is_behind_a_swee
     members = {2: {"elbo": -1.0}, 4: {"elbo": -1.0}}
     family = write_family(folder / "vae_mnist_sweep", "vae_mnist", row.sweep.key, members, row.sweep)
     half = family / "model.latent_dim=4" / "run.json"
-    half.write_text(half.read_text().replace('"to_step": 4690', '"to_step": 2345'))
+    steps = row.sweep.overrides["steps"]
+    half.write_text(half.read_text().replace(f'"to_step": {steps}', f'"to_step": {steps / 2}'))
     monkeypatch.setattr("gm_jax.report.expected.speed", lambda *_: 1.0)
     made = plan(folder, folder, rows=["W1", "D1", "T1", "B1"])
     minutes = {job.name: job.minutes for job in made.jobs}
@@ -430,7 +431,7 @@ def test_real_images_are_measured_after_the_runs_whose_samples_are_judged(tmp_pa
     assert made.jobs[-1].rows == ("W9",) and made.jobs[-1].log == "real_mnist.log"
     by_judge, by_pixels = made.jobs[-1].commands
     assert by_judge[:4] == ["gm_jax.metrics", "mnist:test", "mnist:train", f"--extractor={folder}/lenet_mnist"]
-    assert "--n_generated=2000" in by_judge and by_pixels[-1] == f"--json={folder}/real_mnist_pixels.json"
+    assert "--n_generated=10000" in by_judge and by_pixels[-1] == f"--json={folder}/real_mnist_pixels.json"
     (folder / "real_mnist_lenet_mnist.json").write_text("{}")
     write_run(folder / "lenet_mnist", "lenet_mnist")
     assert plan(folder, folder, rows=["W9"]).jobs[0].commands == [by_pixels]
