@@ -414,7 +414,7 @@ def test_the_plan_counts_evaluations_as_they_were_here_and_what_is_behind_a_swee
     family = write_family(folder / "vae_mnist_sweep", "vae_mnist", row.sweep.key, members, row.sweep)
     half = family / "model.latent_dim=4" / "run.json"
     steps = row.sweep.overrides["steps"]
-    half.write_text(half.read_text().replace(f'"to_step": {steps}', f'"to_step": {steps / 2}'))
+    half.write_text(half.read_text().replace(f'"to_step": {steps}', f'"to_step": {steps // 2}'))
     monkeypatch.setattr("gm_jax.report.expected.speed", lambda *_: 1.0)
     made = plan(folder, folder, rows=["W1", "D1", "T1", "B1"])
     minutes = {job.name: job.minutes for job in made.jobs}
