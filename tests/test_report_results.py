@@ -16,7 +16,7 @@ from gm_jax.report.charts import comparisons
 from gm_jax.report.collection import collect
 from gm_jax.report.facts import evaluated
 from gm_jax.report.reports import read_importance, read_reports
-from tests.fake_runs import write_run
+from tests.fake_runs import write_family, write_run
 
 
 def test_a_comparison_tells_scores_of_training_from_evaluations_and_names_a_stand_in(tmp_path):
@@ -97,6 +97,8 @@ def test_results_are_one_file_with_few_small_pictures_and_never_replace_what_peo
         write_run(runs / f"fnn_mnist_{seed}", results={"accuracy": accuracy}, seed=seed)
     write_run(runs / "ddpm_mnist", "ddpm_mnist", 4500, steps=4500, results={"judged_accuracy": 0.9})
     write_run(runs / "lenet_mnist", "lenet_mnist", results={"accuracy": 0.995})
+    members = {size: {"mean_squared_error": 1.0 / size} for size in (2, 4)}
+    write_family(runs / "vae_mnist_sweep", "vae_mnist", "model.latent_dim", members)
     path.write_text("# Results\n\nby hand\n")
     with pytest.raises(UserError, match="was not made by this command: move it"):
         build(runs, tmp_path / "pages", path)
@@ -112,7 +114,10 @@ def test_results_are_one_file_with_few_small_pictures_and_never_replace_what_peo
     assert {f"docs/results/{file.name}" for file in (tmp_path / "docs" / "results").iterdir()} == set(shown)
     assert "(docs/findings.md)" in text and "&#39;" not in text
     assert "- `lenet_mnist`: accuracy 0.9950 ± 0.0010 (n = 10,000, test, ± standard error), mnist" in text
-    assert "| [W1](#w1) | Feed-forward" in text and "\n### W1\n" in text and "| W6 | DCGAN on MNIST" in text
+    (first,) = (line for line in text.splitlines() if line.startswith("| [W1](#w1) | Feed-forward"))
+    assert first.endswith("| test accuracy | 97.34 % | 98.1 ± 1.2 % (`fnn_mnist`) |")
+    assert "| mean squared error by model.latent_dim |  | 2: 0.5, 4: 0.25 |" in text
+    assert "\n### W1\n" in text and "| W6 | DCGAN on MNIST" in text
     assert "| `fnn_mnist` | test accuracy | 97.34 % | 98.1 ± 1.2 % | n = 10,000, test, ±" in text
 
 

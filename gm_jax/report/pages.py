@@ -24,7 +24,7 @@ def make_environment(collection: Collection) -> jinja2.Environment:
     """Return what renders templates, with all that they call."""
     loader = jinja2.FileSystemLoader(TEMPLATES)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    filters = (words.duration, words.minutes, words.printed, words.cell)
+    filters = (words.duration, words.minutes, words.printed, words.plain, words.cell)
     environment.filters.update({function.__name__: function for function in filters})
     said = (facts.how, facts.command, facts.evaluated, facts.sweep_command, facts.pictures, facts.losses, words.measure)
     environment.globals.update({function.__name__: function for function in said})
