@@ -18,7 +18,7 @@ from gm_jax.report.words import Measured, measure
 PICTURES = Path("docs", "results")  # beside the file
 FINDINGS = Path("docs", "findings.md")  # what people wrote, likewise; linked if it is there
 MOST = 12  # pictures
-SIDES = (480, 400, 320, 240, 160)  # of a picture, in pixels, the largest first
+BOXES = ((800, 480), (640, 400), (520, 320), (400, 240), (260, 160))  # width, height of a picture, the largest first
 BYTES = 150_000  # of a picture
 SCORES = 4  # of a run that belongs to no row
 MADE_BY = "Made by `python -m gm_jax.report`"
@@ -91,9 +91,9 @@ def shrink(figure: Figure) -> bytes:
 
     with Image.open(figure.path) as picture:
         whole = picture.convert("RGB")
-    for side in SIDES:
+    for box in BOXES:
         small = whole.copy()
-        small.thumbnail((side, side))
+        small.thumbnail(box)
         buffer = io.BytesIO()
         small.quantize(256).save(buffer, "PNG", optimize=True)
         if buffer.tell() < BYTES:
