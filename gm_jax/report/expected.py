@@ -5,12 +5,13 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from gm_jax.report.collection import Collection
-from gm_jax.report.entries import Entry
+from gm_jax.report.entries import WITHOUT_SAMPLES, Entry
 from gm_jax.report.records import Run
 from gm_jax.report.reports import Sweep
 from gm_jax.report.shipped import Experiment
 
-EVALUATION = 1.0  # minutes of an evaluation, as long as no run here says how long one takes
+EVALUATION = 0.5  # minutes of an evaluation, as long as no run of its task says here how long one takes
+OF_SAMPLES = 3.0  # likewise where thousands of samples are drawn and judged
 OVERHEAD = 0.25  # minutes beside an evaluation itself: two processes start, figures are drawn
 
 
@@ -33,12 +34,12 @@ class Expected:
         return experiment.minutes * (self.scale or 1.0) * left + self.of_evaluation(experiment.settings["task"])
 
     def of_evaluation(self, task: str) -> float:
-        """Return the minutes of evaluating a run of a task: as those of that task took here, else as all did."""
-        timed = [run for run in self._runs if run.evaluation and run.evaluation.seconds is not None]
-        alike = [run for run in timed if run.task == task] or timed
-        if not alike:
-            return EVALUATION
-        return statistics.mean(run.evaluation.seconds for run in alike) / 60.0 + OVERHEAD
+        """Return the minutes of evaluating a run of a task: as those of that task took here, if any did."""
+        mine = [run.evaluation for run in self._runs if run.task == task and run.evaluation]
+        seconds = [evaluation.seconds for evaluation in mine if evaluation.seconds is not None]
+        if seconds:
+            return statistics.mean(seconds) / 60.0 + OVERHEAD
+        return EVALUATION if task in WITHOUT_SAMPLES else OF_SAMPLES
 
     def of_sweep(self, sweep: Sweep, runs: Iterable[Run] = ()) -> float:
         """Return the minutes that are left of a sweep, its evaluations included; `runs` are the members there are."""
