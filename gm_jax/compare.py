@@ -51,7 +51,7 @@ def plot(out: Path, runs: Sequence[dict[str, Any]]) -> list[Path]:
         comparison.draw(figure, name, how, runs)
         again = sum(path.stem.partition("-")[0] == name for path in written)  # measured in another way
         written.append(out / f"{name}{f'-{again + 1}' if again else ''}.png")
-        save_figure(written[-1], figure, caption.plus(f"{name}, lower is better", str(how)))
+        save_figure(written[-1], figure, caption.plus(f"{name}, lower is better"))
     return written
 
 

@@ -86,6 +86,7 @@ def test_numbers_stand_in_one_table_only_if_they_were_measured_alike_real_images
     runs += [comparison.describe_reference(one) for one in collection.references]
     name, how = comparison.drawn(runs)[0]
     comparison.draw(figure := Figure(), name, how, runs)
+    assert figure.get_suptitle() == str(how)
     assert [line.get_ydata()[0] for line in figure.axes[0].lines if line.get_linestyle() == ":"] == [2.0]
     with pytest.raises(UserError, match="references alone"):
         compare.main([str(tmp_path / "real.json")])

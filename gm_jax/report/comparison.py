@@ -113,6 +113,7 @@ def draw(
     Only numbers that were measured in one way; scores of training, of other and fewer images, are dashed. References
     are dotted lines across.
     """
+    figure.suptitle(str(how), fontsize=10)
     left, right = figure.subplots(1, 2)
     for i, run in enumerate(run for run in runs if name in measured(run, how)):
         look = {"label": run["run"], "color": colours[i % len(colours)] if colours else f"C{i % 10}"}

@@ -150,12 +150,14 @@ def _svg(title: str, size: tuple[float, float], draw) -> str:
 
 def _plain_logarithms(figure) -> None:
     """Print the ticks of logarithmic axes as plain numbers: by default they are formulas, which are not parsed here."""
-    from matplotlib.ticker import LogFormatter, LogFormatterMathtext
+    from matplotlib.ticker import LogFormatter, LogFormatterMathtext, NullFormatter
 
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
         if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
             axis.set_major_formatter(LogFormatter())
-            axis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
+            low, high = sorted(axis.get_view_interval())
+            crowded = axis.axis_name == "x" and high > 10.0 * low  # its labels stand side by side
+            axis.set_minor_formatter(NullFormatter() if crowded else LogFormatter(labelOnlyBase=False))
 
 
 def _inline(document: str, title: str, width: float) -> str:
