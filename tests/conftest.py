@@ -4,13 +4,16 @@ Programs are compiled without optimisation: compiling is most of the time that t
 depend on it. `XLA_LEVEL=3 launch/test.sh` compiles as a user's run does.
 """
 
+import gc
 import os
 import stat
 import tempfile
 from importlib import metadata
 from pathlib import Path
 
-QUICK = "--xla_cpu_use_fusion_emitters=false"  # halves the time; a flag that XLA does not know would stop it
+# The first halves the time; the second spares a small program the work of cutting it up for many threads. A flag that
+# XLA does not know would stop it.
+QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 VERSIONS_THAT_KNOW_IT = ("0.10.",)
 
 
@@ -37,6 +40,7 @@ flags = compiler_flags(os.environ.get("XLA_LEVEL", "0"))
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=2 {flags}"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"  # nobody reads where in Python an operation came from
 for name in ("TFDS_DATA_DIR", "GM_JAX_CACHE"):
     os.environ.pop(name, None)
 
@@ -46,3 +50,9 @@ def pytest_configure() -> None:
     from gm_jax import backend  # here: JAX reads some of the above when it is imported
 
     backend.set_xla_flags()
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage less often, and never in what has been imported: tracing makes much that lives long."""
+    gc.freeze()
+    gc.set_threshold(50_000)

@@ -47,6 +47,7 @@ def main() -> None:
     for name in EVERYTHING:
         __import__(name)
     gc.freeze()  # a collection would copy the pages of all that has been imported
+    gc.set_threshold(50_000)  # as conftest.py does
     for line in sys.stdin:
         started = []
         for request in json.loads(line):
