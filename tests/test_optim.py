@@ -4,12 +4,14 @@ import jax
 import numpy as np
 import optax
 import pytest
+from ml_collections import ConfigDict
 
 from gm_jax.defaults import base_config, gan_config
-from gm_jax.defaults.table import check_config, ranges
+from gm_jax.defaults.table import check_config, flatten, ranges
 from gm_jax.errors import UserError
 from gm_jax.optim import ema_decays, learning_rate, make_optimizers
 from gm_jax.stages import Phase
+from tests.tiny import EXPERIMENTS, load
 
 RNG = np.random.default_rng(0)
 PARAMS = {"kernel": RNG.normal(size=(2, 3)).astype(np.float32), "bias": RNG.normal(size=3).astype(np.float32)}
@@ -225,3 +227,16 @@ def test_a_stage_multiplies_all_rates():
     optimizer = make_optimizers(config, ["generator"], rate=3.0)["generator"]
     updates, _ = optimizer.update(GRADS[0], optimizer.init(GRADS[0]), GRADS[0], step=0)
     jax.tree.map(lambda u, g: np.testing.assert_allclose(u, -3.0 * RATE * g, rtol=1e-6), updates, GRADS[0])
+
+
+def test_every_config_updates_by_its_own_optimisers():
+    """Shrunk as they train in test_configs.py, some have common ones."""
+    for experiment in EXPERIMENTS:
+        config = load(experiment)
+        for key, epochs in flatten(config.epochs).items():
+            config.update_from_flattened_dict({key: round(1000 * epochs)})
+        networks = [name for name, value in config.optim.items() if isinstance(value, ConfigDict)] or ["net"]
+        assert all(decay is None or 0.0 < decay < 1.0 for decay in ema_decays(config, networks, 100).values())
+        for optimizer in make_optimizers(config, networks).values():
+            updates, _ = optimizer.update(GRADS[0], optimizer.init(PARAMS), PARAMS, step=config.steps // 2)
+            assert all(np.all(np.isfinite(u)) and np.any(u) != (config.optim.name == "none") for u in updates.values())

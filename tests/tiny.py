@@ -36,6 +36,8 @@ EVERY_CONFIG = {
     "evaluation.samples": 9,
     "sampling.n": 4,
 }
+# Configs that differ in numbers alone have the same here: then one compiled program serves them all. Their own numbers
+# are met by `test_every_config_updates_by_its_own_optimisers`, in test_optim.py.
 BY_TASK = {
     "autoencoder": {"dataset.name": "digits", "model.latent_dim": 6, "sampling.batch_size": 40},
     "classifier": {"dataset.name": "digits", "classifier.mean": (0.5,), "classifier.std": (0.5,)},
@@ -55,6 +57,7 @@ BY_TASK = {
         "cyclegan.crop": 12,
         "cyclegan.pool": 10,
         "optim.hold_steps": 4,
+        "optim.learning_rate": 5e-4,
     },
     "diffusion": {
         "dataset.name": "digits",
@@ -67,6 +70,10 @@ BY_TASK = {
         "diffusion.timesteps": 20,
         "sampling.steps": 5,
         "sampling.inversions": 0,
+        "optim.learning_rate": 1e-3,
+        "optim.decay": "cosine",
+        "optim.beta2": 0.99,
+        "optim.ema_decay": 0.99,
     },
     "gan": {
         "dataset.name": "digits",
@@ -154,8 +161,10 @@ def shrinking(config: ConfigDict, changes: dict) -> dict:
     by_model = {**BY_MODEL.get(config.model.get("name"), {}), **BY_DATASET.get(config.dataset.name, {})}
     if config.task == "diffusion" and config.diffusion.schedule == "linear":
         by_model["diffusion.beta_end"] = 0.5  # so that 20 steps end in noise
-    if config.task == "diffusion" and config.diffusion.attributes:
-        by_model |= SMALL_SHAPES
+    if config.task == "diffusion" and config.model.dropout:
+        by_model["model.dropout"] = 0.1
+    if config.task == "diffusion" and (config.diffusion.attributes or not config.diffusion.conditional):
+        by_model |= SMALL_SHAPES  # the digits are for what wants labels
     changes = {key.replace("__", "."): value for key, value in changes.items()}
     return {**EVERY_CONFIG, **BY_TASK[config.task], **by_model, **changes}
 
