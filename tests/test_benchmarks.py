@@ -607,6 +607,8 @@ def test_the_ways_to_extract_features_see_the_same():
 
 def test_a_gan_and_a_vae_are_compared(monkeypatch):
     monkeypatch.setattr(timing, "PAUSE", 0.0)
+    monkeypatch.setattr(timing, "QUIET", 1.0)
+    monkeypatch.setattr(compare, "matrix_product", lambda: (timing.Way("product", lambda: None), 1.0))
     monkeypatch.setattr(compare, "scanned_training", lambda run, fits: ([], {}))  # compiles long; tested above
     with flagsaver.flagsaver(rounds=1, seconds=0.0, patience=0.1, batch_size=4):
         training, sampling = compare.compare(["gan_mnist"])["rows"]

@@ -30,7 +30,7 @@ def notebook(tmp_path_factory):
     text = "\n".join("".join(cell["source"]) for cell in cells)
     assert TRAIN in text
     text = text.replace(TRAIN, TRAIN.replace("changes", "changes | tiny"))
-    shrunk = tiny.shrinking(tiny.load("ddpm_mnist"), {"sampling__batch_size": 20, "evaluation__batch_size": 10})
+    shrunk = tiny.shrinking(tiny.load("ddpm_mnist"), {})
     names, folder = {"tiny": shrunk}, tmp_path_factory.mktemp("notebook")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

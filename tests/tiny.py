@@ -58,6 +58,8 @@ BY_TASK = {
         "cyclegan.pool": 10,
         "optim.hold_steps": 4,
         "optim.learning_rate": 5e-4,
+        **{f"optim.{network}.ema_decay": 0.99 for network in ("ab", "ba")},
+        "sampling.batch_size": 4,  # one program draws any number
     },
     "diffusion": {
         "dataset.name": "digits",
@@ -70,6 +72,7 @@ BY_TASK = {
         "diffusion.timesteps": 20,
         "sampling.steps": 5,
         "sampling.inversions": 0,
+        "sampling.batch_size": 4,
         "optim.learning_rate": 1e-3,
         "optim.decay": "cosine",
         "optim.beta2": 0.99,
