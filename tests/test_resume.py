@@ -19,13 +19,13 @@ class Chain(NamedTuple):
     continued: set[int]  # the steps from which the last start may go on; a save may or may not survive its kill
 
 
-# Metrics windows are half full at a checkpoint, calls make several steps, and evaluations fall between log lines.
+# Metrics windows are half full at a checkpoint, calls make several steps, and evaluations fall between log lines. What
+# is not said here is as in test_configs.py: then the programs are the same, too.
 CHAINS = {
     "ddpm_mnist": Chain(
-        dict(steps=18, steps_per_call=3, log_every=6, checkpoint_every=9, evaluate_every=9),
-        # During the first checkpoint, and between two.
-        [("SIGKILL", "save", 9), ("SIGTERM", "call", 12)],
-        {15},
+        dict(steps=10, log_every=5, checkpoint_every=3, evaluate_every=10),
+        [("SIGTERM", "call", 3), ("SIGKILL", "step", 10)],
+        {6, 9},
     ),
     # Batch statistics, spectral vectors, a moving average, a lazy phase that skips calls, several critic steps.
     "cgan_mnist:modern": Chain(
@@ -55,17 +55,18 @@ CHAINS = {
         [("SIGTERM", "call", 2), ("SIGKILL", "step", 6)],
         {4, 6},
     ),
-    # A pool of ten images in each domain: half full while the second checkpoint is written, full at the fourth.
+    # A pool of ten images in each domain: it holds eight when the run is stopped, and is full at the second kill.
     "cyclegan_shapes": Chain(
-        dict(steps=10, log_every=5, checkpoint_every=2, evaluate_every=10, batch_size=2, keep_checkpoints=9),
-        [("SIGKILL", "save", 4), ("SIGKILL", "save", 8)],
-        {6, 8},
+        dict(steps=5, log_every=5, checkpoint_every=2, evaluate_every=5),
+        [("SIGTERM", "call", 0), ("SIGKILL", "save", 4)],
+        {2, 4},
     ),
     # Augmentation, dropout.
     "fnn_cifar10:modern": Chain(
-        dict(steps=10, log_every=5, checkpoint_every=3, evaluate_every=10),
-        [("SIGTERM", "call", 3), ("SIGKILL", "step", 10)],
-        {6, 9},
+        dict(steps=18, steps_per_call=3, log_every=6, checkpoint_every=9, evaluate_every=9),
+        # During the first checkpoint, and between two.
+        [("SIGKILL", "save", 9), ("SIGTERM", "call", 12)],
+        {15},
     ),
 }
 STATUS = {"SIGKILL": -9, "SIGTERM": 143}
