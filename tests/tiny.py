@@ -91,6 +91,7 @@ BY_TASK = {
         "dataset.image_size": 16,
         "model.latent_dim": 8,
         "model.mapping_layers": 2,
+        "model.mapping_rate": 0.01,
         "model.channels": (4, 4, 4),
         "growth.first": 4,
         "growth.batch_sizes": (),
