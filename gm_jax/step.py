@@ -18,6 +18,11 @@ def gather(tree: Tree, position: jax.Array) -> Tree:
     return jax.tree.map(lambda x: jax.lax.all_gather(x, AXIS, tiled=True)[order], tree)
 
 
+def mean_of_devices(tree: Tree) -> Tree:
+    """Return the mean over all devices of leaves; a single one has nothing to join, where XLA would copy everything."""
+    return tree if jax.lax.axis_size(AXIS) == 1 else jax.lax.pmean(tree, AXIS)
+
+
 def make_train_step(
     phases: Sequence[Phase],
     optimizers: Mapping[str, optax.GradientTransformation],
@@ -42,7 +47,7 @@ def make_train_step(
 
         params, opt_state = {net: state.params[net] for net in phase.nets}, {}
         (_, result), grads = jax.value_and_grad(loss, has_aux=True)(params)
-        grads, metrics, model_state = jax.lax.pmean((grads, result.metrics, result.model_state), AXIS)
+        grads, metrics, model_state = mean_of_devices((grads, result.metrics, result.model_state))
         for net in phase.nets:
             updates, opt_state[net] = optimizers[net].update(
                 grads[net], state.opt_state[net], params[net], step=state.step

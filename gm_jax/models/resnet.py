@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from gm_jax.layers.conv import Conv
 from gm_jax.layers.norm import batch_norm
 from gm_jax.layers.pool import global_max_pool, max_pool, overlapping_max_pool
+from gm_jax.layers.stream import sum_once
 
 convolution = functools.partial(Conv, use_bias=False, kernel_init=nn.initializers.he_normal())
 
@@ -27,6 +28,7 @@ class Bottleneck(nn.Module):
         conv = functools.partial(convolution, dtype=self.dtype)
         norm = functools.partial(batch_norm, train, self.axis_name, self.dtype)
         outputs = 4 * self.features
+        x = sum_once(x)
         h = nn.relu(norm(name="norm1")(conv(self.features, 1, name="conv1")(x)))
         h = nn.relu(norm(name="norm2")(conv(self.features, 3, strides=self.stride, name="conv2")(h)))
         h = norm(name="norm3", scale_init=nn.initializers.zeros)(conv(outputs, 1, name="conv3")(h))

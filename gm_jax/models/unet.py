@@ -13,6 +13,7 @@ from gm_jax.layers.conv import Conv
 from gm_jax.layers.dropout import Dropout
 from gm_jax.layers.embedding import sinusoidal
 from gm_jax.layers.norm import GroupNorm
+from gm_jax.layers.stream import sum_once
 
 
 def space_to_depth(x: jax.Array, block: int) -> jax.Array:
@@ -46,6 +47,7 @@ class ResidualBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, time: jax.Array, keys: jax.Array | None) -> jax.Array:
         zeros = nn.initializers.zeros
+        x = sum_once(x)
         h = nn.silu(GroupNorm(dtype=self.dtype, name="norm1")(x))
         h = Conv(self.features, (3, 3), dtype=self.dtype, name="conv1")(h)
         h = h + nn.Dense(self.features, dtype=self.dtype, name="time")(time)[:, None, None]
@@ -70,6 +72,7 @@ class DenseMiddle(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, time: jax.Array) -> jax.Array:
+        x = sum_once(x)
         batch, channels = x.shape[0], x.shape[-1]
         dense = partial(nn.Dense, dtype=self.dtype)
         h = dense(max(channels // 2, 1), name="narrow")(nn.silu(GroupNorm(dtype=self.dtype, name="norm")(x)))
