@@ -6,7 +6,7 @@
 The report (001, part A-II) shows samples for each size and finds that more dimensions draw better digits; it names no
 layers. These are the most copied ones (PyTorch-GAN's gan.py): 128-256-512-1024 up with batch norm, 512-256 down, leaky
 ReLU, Adam at 2e-4. With `--config.model.discriminator.dropout=0.3` and 12 epochs each all ten digits occur with every
-size; more than 4 latents do not lower the energy score, more than 16 do not make samples less alike (RESULTS.md).
+size; more than 4 latents do not lower the energy score, more than 16 do not make samples less alike (docs/findings.md).
 """
 
 from gm_jax.defaults import gan_config, set_epochs
