@@ -6,8 +6,8 @@ python -m gm_jax.main --config=configs/fnn_cifar10.py:modern   # 66.8 %; nine to
 Layers [3072, 128, 64, 10], 100 epochs and batches of 64 are the report's (000, section 6.3), which wrote the network
 "from scratch" and names neither dropout nor an optimiser: plain gradient descent here, at a rate so low that 100 epochs
 do not yet learn the training images by heart. It reaches 50.8 %; at ten times the rate, or with Adam, 48 %, and with
-Adam and dropout of 0.2 54 % (docs/findings.md). `modern` is still a feed-forward network: wider, with batch norm, dropout,
-flips and shifts and a one-cycle schedule.
+Adam and dropout of 0.2 54 % (docs/findings.md). `modern` is still a feed-forward network: wider, with batch norm,
+dropout, flips and shifts and a one-cycle schedule.
 """
 
 from gm_jax.defaults import CIFAR10, check_variant, classifier_config, set_epochs

@@ -24,7 +24,7 @@ from gm_jax.stages import (
     stage_at,
 )
 from gm_jax.state import Variables, create
-from gm_jax.step import AXIS, gather, make_train_call, make_train_step
+from gm_jax.step import AXIS, gather, make_train_call, make_train_step, mean_of_devices
 from gm_jax.window import Window
 from tests.tiny import open_tiny
 
@@ -230,6 +230,12 @@ def test_memory_is_the_same_for_any_number_of_devices_and_is_never_averaged():
         np.testing.assert_allclose(metrics["seen"][-1], index[:3, 0, -1].mean(), rtol=1e-6)
         np.testing.assert_allclose(after.model_state["net"]["mean"], index[-1].mean(), rtol=1e-6)
         assert after.averaged().memory is after.memory and set(after.ema) == {"net"}
+
+
+def test_the_mean_over_devices_is_nothing_for_one_alone():
+    mean = jax.vmap(mean_of_devices, axis_name=AXIS)
+    np.testing.assert_array_equal(mean(jnp.asarray([[1.0, 2.0], [3.0, 6.0]])), [[2.0, 4.0], [2.0, 4.0]])
+    assert not jax.make_jaxpr(mean)(jnp.ones((1, 2))).eqns
 
 
 def test_gather_puts_the_parts_of_all_devices_in_the_order_of_their_positions():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gm_jax.layers.stream import sum_once
+from gm_jax.models import resnet, unet
 
 
 def test_the_gradient_is_the_same_to_the_last_bit():
@@ -35,3 +36,15 @@ def test_the_work_grows_with_the_blocks_not_with_their_square():
     assert many - some == pytest.approx(some - few, rel=0.01)
     few, some, many = (work(blocks, lambda x: x) for blocks in (2, 6, 10))
     assert many - some > 1.1 * (some - few)  # else XLA has learned it, and the division is in vain
+
+
+def test_every_residual_block_sums_once(monkeypatch):
+    summed = []
+    for module in (unet, resnet):
+        monkeypatch.setattr(module, "sum_once", lambda x: summed.append(x.shape) or x)
+    small = unet.UNet(width=8, multipliers=(1,), blocks=1, dense=8, space_to_depth=2)
+    jax.eval_shape(small.init, jax.random.key(0), jnp.ones((1, 8, 8, 1)), jnp.ones(1))
+    assert summed == [(1, 4, 4, 8), (1, 4, 4, 8), (1, 4, 4, 16), (1, 4, 4, 16)]  # down, middle, up twice
+    summed.clear()
+    jax.eval_shape(resnet.ResNet(2, stages=(1, 1), width=4).init, jax.random.key(0), jnp.ones((1, 8, 8, 3)))
+    assert summed == [(1, 8, 8, 4), (1, 8, 8, 16)]
