@@ -12,7 +12,7 @@ from gm_jax.defaults import baseline_config
 def get_config():
     config = baseline_config("gaussian_mixture")
     config.rows = ("H0",)
-    config.minutes = 1
+    config.minutes = 2
     config.dataset.name = "mnist"
     config.model.components = 100
     config.model.dimensions = 50  # principal components that the mixture describes; the rest is noise

@@ -386,7 +386,7 @@ def test_the_plan_goes_on_from_what_is_there(tmp_path, monkeypatch):
     folder = tmp_path / "runs"
     write_run(folder / "fnn_mnist", record={"wall_time": 180.0})
     write_run(
-        folder / "gmm_mnist", "gmm_mnist", 1, steps=1, results={"log_likelihood": 1.0}, record={"wall_time": 60.0}
+        folder / "gmm_mnist", "gmm_mnist", 1, steps=1, results={"log_likelihood": 1.0}, record={"wall_time": 180.0}
     )
     write_run(folder / "autoencoder_mnist", "autoencoder_mnist", 20, results=None, record={"wall_time": 60.0})
     write_run(folder / "sparse_autoencoder_mnist", "sparse_autoencoder_mnist", model__latent_dim=7)
@@ -396,7 +396,7 @@ def test_the_plan_goes_on_from_what_is_there(tmp_path, monkeypatch):
     assert made.scale == 2.0
     assert [(job.name, job.minutes) for job in made.jobs] == [
         ("autoencoder_mnist", 1.5), ("fnn_mnist_seed=1", 2.5), ("autoencoder_mnist_seed=1", 2.5),
-        ("lenet_mnist", 2.0 * read_experiments()["lenet_mnist"].minutes + 0.5), ("gmm_mnist_seed=1", 5.0),
+        ("lenet_mnist", 2.0 * read_experiments()["lenet_mnist"].minutes + 0.5), ("gmm_mnist_seed=1", 7.0),
     ]  # fmt: skip
     assert "holds a run of sparse_autoencoder_mnist with other settings (model.latent_dim)" in dict(made.left_out)["T2"]
     assert "--config.seed=1" in made.jobs[1].commands[1] and "--mode=evaluate" in made.jobs[1].commands[1]

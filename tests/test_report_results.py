@@ -123,14 +123,15 @@ def test_results_are_one_file_with_few_small_pictures_and_never_replace_what_peo
 
 
 def test_a_dozen_pictures_the_most_important_first_and_none_is_large(tmp_path, monkeypatch):
-    for name in ("fnn_mnist", "ddpm_mnist", "vae_mnist"):
+    for name in ("fnn_mnist", "ddpm_mnist", "vae_mnist", "cgan_mnist:modern"):
         write_run(tmp_path / "runs" / name, name)
     noise = np.random.default_rng(0).integers(0, 256, (400, 500), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "runs" / "ddpm_mnist" / "figures" / "samples.png")
-    monkeypatch.setattr(results, "MOST", 2)
+    monkeypatch.setattr(results, "MOST", 3)
     shown = results.write_pictures(tmp_path, collect(tmp_path / "runs"))
     assert {row: address for row, (address, _) in shown.items()} == {  # in place of W1
         "D1": "docs/results/D1.png", "H1": "docs/results/H1.png",
+        "H3": "docs/results/H3.png", "T8": "docs/results/H3.png",
     }  # fmt: skip
     assert all((tmp_path / address).stat().st_size < 150_000 for address, _ in shown.values())
     rows = [row.id for report in read_reports() for row in report.rows if not row.comparison]

@@ -140,4 +140,5 @@ class Run:
         if not (cores and devices.endswith("cpu")):
             return devices
         processor = self.environment.get("processor")
-        return f"{cores} cores of {processor}" if processor else f"{cores} CPU cores"
+        unit = "core" if cores == 1 else "cores"
+        return f"{cores} {unit} of {processor}" if processor else f"{cores} CPU {unit}"

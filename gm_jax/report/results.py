@@ -48,16 +48,22 @@ def write_results(path: Path, collection: Collection, values: dict[str, Any]) ->
 
 
 def write_pictures(folder: Path, collection: Collection) -> dict[str, tuple[str, str]]:
-    """Write a small picture for each of the most important rows that have one; return address and caption by row."""
+    """Write a small picture for each of the most important rows that have one; return address and caption by row.
+
+    Rows that show the same figure share its picture.
+    """
     (folder / PICTURES).mkdir(parents=True, exist_ok=True)
-    results, written = {result.row.id: result for result in collection.results}, {}
+    results, written, shown = {result.row.id: result for result in collection.results}, {}, {}
     for row in read_importance():
         figure = first_figure(results[row], collection)
         target = PICTURES / f"{row}.png"
         (folder / target).unlink(missing_ok=True)  # of other runs
-        if figure is not None and len(written) < MOST:
+        if figure is None or (figure.path not in shown and len(shown) == MOST):
+            continue
+        if figure.path not in shown:
             (folder / target).write_bytes(shrink(figure))
-            written[row] = (target.as_posix(), figure.caption)
+            shown[figure.path] = target.as_posix()
+        written[row] = (shown[figure.path], figure.caption)
     return written
 
 
