@@ -3,7 +3,8 @@
     python -m gm_jax.main --config=configs/denoising_autoencoder_mnist.py    # three minutes on two CPU cores
 
 Gaussian noise of standard deviation 0.5 on pixels in [0, 1], clipped to [0, 1] again; `evaluate` gives the peak
-signal-to-noise ratio before and after: 9.38 and 20.71 dB. The report (003, section 2.4) names the idea alone.
+signal-to-noise ratio before and after: 9.38 and 20.26 dB (after twelve epochs 20.71). The report (003, section 2.4)
+names the idea alone.
 """
 
 from gm_jax.defaults import autoencoder_config, set_epochs

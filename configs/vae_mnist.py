@@ -2,7 +2,7 @@
 
     python -m gm_jax.main --config=configs/vae_mnist.py            # H1: two latents; twelve minutes on two CPU cores
     python -m gm_jax.main --config=configs/vae_mnist.py:keras      # the same with 16 hidden units; ten minutes
-    launch/sweep.sh --config=configs/vae_mnist.py --sweep model.latent_dim=2,4,8,16,32,64 --config.steps=4690    # B1
+    launch/sweep.sh --config=configs/vae_mnist.py --sweep model.latent_dim=2,4,8,16,32,64 --config.steps=2345    # B1
     python -m gm_jax.main --config=configs/vae_mnist.py:modern     # the best bound; 48 minutes on one CPU core
 
 H1 (002) gives two convolutions of stride 2, two dense layers, a decoder from 7x7x64, Adam, 30 epochs, batches of 128
