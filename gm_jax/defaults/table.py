@@ -1,6 +1,6 @@
 """What each task's file in this folder says of its keys and modes.
 
-A range is an interval such as "[0, 1)" for a number, or the values that a key may have.
+A range is an interval such as "[0, 1)" for a number, or the values that a key may have; of a tuple it is of each.
 """
 
 import importlib
@@ -63,7 +63,8 @@ def check_config(config: ConfigDict, known: Mapping[str, Range]) -> None:
         general = f"optim.{name}" if group.startswith("optim.") else key
         allowed = known.get(key, known.get(general))
         if value is not None and allowed is not None:
-            check_value(key, value, allowed)
+            for each in value if isinstance(value, list) else [value]:
+                check_value(key, each, allowed)
 
 
 def check_value(key: str, value: Any, allowed: Range) -> None:
