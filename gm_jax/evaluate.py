@@ -1,23 +1,26 @@
 """Measure trained networks on held-out data: a few numbers during training, all of them in mode evaluate."""
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gm_jax.judge import compare_words, count_classes
-from gm_jax.measure import Drawn, draw, measure, measure_translation
+from gm_jax.measure import Drawn, draw, kept, measure, measure_translation, short_hash
 from gm_jax.metrics.diversity import similar_pairs
 from gm_jax.metrics.moments import Moments, gather
-from gm_jax.metrics.neighbours import nearest_neighbours
+from gm_jax.metrics.neighbours import FOUND, NEIGHBOURS, find_neighbours, vote
+from gm_jax.metrics.store import collect
 from gm_jax.provenance import code
 from gm_jax.run import Run
 from gm_jax.tasks.task import Task, Trained, Variables
 from gm_jax.workdir import append_line, write_json
 
-NEIGHBOURS = 10
+AT_ONCE = 1000  # samples whose neighbours are looked for together
 SIMILAR = 0.9  # cosine similarity above which the report calls a pair highly similar
 
 
@@ -93,8 +96,9 @@ def look_at_samples(run: Run, trained: Trained, drawn: Drawn) -> dict[str, Any]:
     alike = {"": drawn.images, "_of_real_images": real["images"][: len(drawn.images)]}
     results |= {f"similar_pairs{whose}": count_similar(images) for whose, images in alike.items()}
     training = run.training()
+    paths = {"": drawn.path, "_of_real_images": kept(contents(alike["_of_real_images"]))}
     for whose, images in alike.items():
-        near = look_for_neighbours(images, training, run.config.dataset.split)
+        near = look_for_neighbours(images, training, run.config.dataset.split, paths[whose])
         results |= {f"{name}{whose}": result for name, result in near.items()}
     if evaluation.get("judge"):
         judge = run.judge()
@@ -129,14 +133,17 @@ def count_similar(x: np.ndarray) -> dict[str, Any]:
     return {"value": count, "pairs": n * (n - 1), "above": SIMILAR, "mean_cosine_similarity": mean, "n": n}
 
 
-def look_for_neighbours(images: np.ndarray, data: dict[str, np.ndarray], split: str) -> dict[str, Any]:
+def look_for_neighbours(images: np.ndarray, data: dict[str, np.ndarray], split: str, path: Path) -> dict[str, Any]:
     """Compare samples uint8 [n, H, W, C] with the labelled training images of a split; {} where there are no labels.
 
-    `classes_found` counts the classes that some sample's neighbours agree on.
+    What is found is kept beside `path`. `classes_found` counts the classes that some sample's neighbours agree on.
     """
     if "label" not in data:
         return {}
-    near = nearest_neighbours(images, data["image"], data["label"], NEIGHBOURS)
+    known = data["image"]
+    path = path.with_name(f"{path.stem}_{contents(known)}.neighbours")
+    rows = collect(path, len(images), (), FOUND, AT_ONCE, lambda i, j: find_neighbours(images[i:j], known))
+    near = vote(rows, data["label"])
     about = {"n": len(images), "split": split, "neighbours": NEIGHBOURS}
     found = np.unique(near.label[near.unanimous])
     return {
@@ -144,6 +151,11 @@ def look_for_neighbours(images: np.ndarray, data: dict[str, np.ndarray], split: 
         "neighbour_distance": {**summary(Moments.of(near.distance)), **about, "unit": "grey levels, root mean square"},
         "classes_found": {"value": len(found), "standard_error": 0.0, **about},
     }
+
+
+def contents(images: np.ndarray) -> str:
+    """Return a short name for what is in images."""
+    return short_hash(hashlib.blake2b(np.ascontiguousarray(images)).hexdigest())
 
 
 def summary(moments: Moments) -> dict[str, Any]:

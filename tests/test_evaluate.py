@@ -15,6 +15,7 @@ from gm_jax.judge import Judge, count_classes
 from gm_jax.measure import Drawn
 from gm_jax.metrics import diversity
 from gm_jax.metrics.moments import Moments, gather
+from gm_jax.metrics.neighbours import find_neighbours
 from gm_jax.run import open_trained
 from gm_jax.tasks import DataSpec, make_task
 from gm_jax.tasks.task import take
@@ -176,12 +177,20 @@ def fakes(n=30, real=25, training=60, classes=3):
     return run, trained, samples, held_out, training
 
 
-def look(run, trained, samples):
-    """What is said of the first 20 samples."""
-    return evaluate.look_at_samples(run, trained, Drawn(samples["images"][:20], samples["labels"][:20], 0.0, None))
+@pytest.fixture
+def look(tmp_path, monkeypatch):
+    """Returns what is said of the first 20 samples; their neighbours are looked for in threes."""
+    monkeypatch.setattr(evaluate, "AT_ONCE", 3)
+    monkeypatch.setattr(evaluate, "kept", tmp_path.joinpath)
+
+    def look(run, trained, samples):
+        drawn = Drawn(samples["images"][:20], samples["labels"][:20], 0.0, tmp_path / "step7_1.samples")
+        return evaluate.look_at_samples(run, trained, drawn)
+
+    return look
 
 
-def test_samples_are_compared_with_each_other_and_with_training_images():
+def test_samples_are_compared_with_each_other_and_with_training_images(look):
     """Pairs on [-1, 1], in both orders, of samples and of as many real images; neighbours are training images."""
     run, trained, samples, held_out, training = fakes()
     found = look(run, trained, samples)
@@ -204,7 +213,29 @@ def test_samples_are_compared_with_each_other_and_with_training_images():
         assert found[f"classes_found{whose}"]["value"] == len({row[0] for row in near[unanimous]})
 
 
-def test_a_judge_counts_classes_and_is_judged_itself():
+def test_neighbours_are_looked_for_once(look, monkeypatch):
+    """Among the same training images; what is on disk is read, chunk by chunk, after an interruption, too."""
+    run, trained, samples, _, training = fakes()
+    calls = []
+
+    def find(images, known):
+        calls.append(len(images))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return find_neighbours(images, known)
+
+    monkeypatch.setattr(evaluate, "find_neighbours", find)
+    with pytest.raises(KeyboardInterrupt):
+        look(run, trained, samples)
+    first = look(run, trained, samples)
+    assert calls == [*[3] * 7, 2, *[3] * 6, 2]  # two of seven were there; then the real images
+    assert look(run, trained, samples) == first and len(calls) == 15
+    training["image"] = training["image"][::-1].copy()
+    again = look(run, trained, samples)
+    assert len(calls) == 29 and again["neighbours_unanimous"] != first["neighbours_unanimous"]
+
+
+def test_a_judge_counts_classes_and_is_judged_itself(look):
     """It says a where the first pixel is dark, c where it is bright."""
     run, trained, samples, held_out, _ = fakes()
     run.config.evaluation.judge = "somewhere"

@@ -28,7 +28,8 @@ def features(n, dimensions=6, shift=0.0, seed=0):
 def small_blocks(monkeypatch):
     """Several blocks of everything, the last ones short."""
     monkeypatch.setattr(frechet, "BLOCK", 64)
-    monkeypatch.setattr(manifold, "BLOCK", 32)
+    monkeypatch.setattr(manifold, "ROWS", 32)
+    monkeypatch.setattr(manifold, "COLUMNS", 40)
 
 
 def by_matrix_root(x, y):
@@ -123,6 +124,30 @@ def test_a_border_belongs_to_the_balls_of_precision_and_recall_and_not_to_those_
     real, generated = np.float64([[0], [1], [2], [3]]), np.float64([[-1], [4]])  # radii of 1, and of 5
     assert precision_recall(real, generated, k=1) == (1.0, 1.0) and density_coverage(real, generated, k=1) == (0.0, 0.0)
     assert precision_recall(generated, real, k=1) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("width", [manifold.EXACT, manifold.EXACT + 1])
+def test_nearest_images_are_found_exactly(width):
+    """Black, white and random ones, whose products are as large as they can be; the distances are integers."""
+    rng = np.random.default_rng(0)
+    extremes = 255 * rng.integers(0, 2, (2, width), dtype=np.uint8)
+    known = np.concatenate([rng.integers(0, 256, (90, width), dtype=np.uint8), extremes, 255 - extremes])
+    asked = np.concatenate([rng.integers(0, 256, (40, width), dtype=np.uint8), extremes])
+    squared, found = manifold.nearest(asked, known, 5)
+    whole = scipy.spatial.distance.cdist(np.float64(asked), np.float64(known), "sqeuclidean")
+    np.testing.assert_array_equal(squared, np.sort(whole, axis=1)[:, :5])
+    np.testing.assert_array_equal(np.take_along_axis(whole, found, 1), squared)
+    assert whole.max() == 255**2 * width
+    few = manifold.nearest(asked, known[:3], 5)
+    np.testing.assert_array_equal(few[0], np.sort(whole[:, :3], axis=1)[:, [0, 1, 2, 2, 2]])
+
+
+def test_others_leave_out_an_image_itself_even_among_equals():
+    same = np.repeat(features(2), [6, 1], 0)
+    distance = np.sum((same[0] - same[6]) ** 2)
+    np.testing.assert_allclose(manifold.others(same, np.int64([5, 6]), 2), [[0, 0], [distance] * 2], atol=1e-4)
+    one, two = manifold.others(np.float64([[0], [3], [4]]), np.arange(3), 4)[:2]
+    np.testing.assert_array_equal([one, two], [[9, 16, 16, 16], [1, 9, 9, 9]])
 
 
 def test_copies_are_recognised():

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gm_jax.metrics.neighbours import nearest_neighbours
+from gm_jax.metrics.neighbours import NEIGHBOURS, find_neighbours, vote
 
 
 def test_nearest_neighbours_on_two_clouds():
@@ -12,11 +12,12 @@ def test_nearest_neighbours_on_two_clouds():
     labels = np.repeat([0, 1], 20)
     between = np.full((1, 4, 4, 1), 120, np.uint8)
     samples = np.concatenate([images[:1], images[-1:], np.full((1, 4, 4, 1), 10, np.uint8), between])
-    near = nearest_neighbours(samples, images, labels, k=5)
+    near = vote(find_neighbours(samples, images), labels)
     np.testing.assert_array_equal(near.label[:3], [0, 1, 0])
     assert near.unanimous[:3].all()
     np.testing.assert_allclose(near.distance[:2], 0)
     expected = np.sqrt(np.mean((images.astype(float) - 10.0) ** 2, (1, 2, 3))).min()
     np.testing.assert_allclose(near.distance[2], expected, rtol=1e-5)
-    mixed = nearest_neighbours(between, images, rng.permutation(labels), k=20)
-    assert not mixed.unanimous[0]
+    found = find_neighbours(between, images)
+    mixed = vote(found, np.isin(np.arange(40), found["rows"][0, : NEIGHBOURS // 2 - 1]).astype(int))
+    assert not mixed.unanimous[0] and mixed.label[0] == 0
