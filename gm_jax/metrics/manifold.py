@@ -21,11 +21,13 @@ def pairs(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, slice, np.ndarr
     kind, whole, centre = (np.float32, np.int32, 128) if small else (np.float64, np.float64, 0)
     for j in range(0, len(y), COLUMNS):
         b = np.asarray(y[j : j + COLUMNS], kind) - centre
+        b_squared = np.sum(b**2, axis=1).astype(whole)
+        b *= -2
         for i in range(0, len(x), ROWS):
             a = np.asarray(x[i : i + ROWS], kind) - centre
-            squared = (a @ (-2 * b).T).astype(whole, copy=False)
+            squared = (a @ b.T).astype(whole, copy=False)
             squared += np.sum(a**2, axis=1)[:, None].astype(whole)
-            squared += np.sum(b**2, axis=1).astype(whole)
+            squared += b_squared
             yield slice(i, i + len(a)), slice(j, j + len(b)), np.maximum(squared, 0, out=squared)
 
 
