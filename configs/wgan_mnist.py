@@ -38,7 +38,8 @@ def get_config(variant=""):
     config.gan.critic_steps = 5
     config.batch_size = 64
     config.optim.name = "rmsprop"
-    config.optim.learning_rate = 5e-5
+    config.optim.learning_rate = 1e-4
+    config.optim.generator.learning_rate = 4e-4
     config.optim.beta2 = 0.99
     config.optim.discriminator.clip_weights = 0.01
     set_epochs(config, epochs=15, checkpoint_epochs=1)
@@ -53,6 +54,7 @@ def penalise(config):
     config.gan.gradient_penalty = 10.0
     config.optim.name = "adam"
     config.optim.learning_rate = 1e-4
+    config.optim.generator.learning_rate = None
     config.optim.beta1 = 0.0
     config.optim.beta2 = 0.9
     config.optim.discriminator.clip_weights = None
