@@ -12,7 +12,7 @@ from gm_jax.defaults import cyclegan_config
 def get_config():
     config = cyclegan_config()
     config.rows = ("B5",)
-    config.minutes = 10
+    config.minutes = 6
     config.dataset.name = "mnist"
     config.dataset.image_size = 32
     for name, value in (("a", "0"), ("b", "6")):

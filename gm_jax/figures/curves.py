@@ -53,6 +53,7 @@ def save_relation(path: Path, metrics: Path, names: tuple[str, str], caption: Ca
         figure.colorbar(axes.scatter(x, y, c=steps, cmap="viridis"), label="step")
         varies = min(len(set(x)), len(set(y))) > 1
         correlation = f"{scipy.stats.spearmanr(x, y).statistic:.2f}" if varies else "undefined"
+        axes.locator_params(axis="x", nbins=6)  # small losses have long labels
         axes.set_title(f"rank correlation {correlation}, n = {len(points)}")
     axes.set(xlabel=f"{names[0]}, training", ylabel=f"{names[1]}, held out")
     axes.grid(alpha=0.3)

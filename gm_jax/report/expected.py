@@ -11,7 +11,7 @@ from gm_jax.report.reports import Sweep
 from gm_jax.report.shipped import Experiment
 
 EVALUATION = 0.5  # minutes of an evaluation, as long as no run of its task says here how long one takes
-OF_SAMPLES = 3.0  # likewise where thousands of samples are drawn and judged
+OF_SAMPLES = 1.0  # likewise where thousands of samples are drawn and judged
 OVERHEAD = 0.25  # minutes beside an evaluation itself: two processes start, figures are drawn
 
 
