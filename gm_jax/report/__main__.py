@@ -20,8 +20,7 @@ def build(runs: Path, out: Path, results: Path | None = None) -> str:
     The pages and their results.md are of these runs alone; the other file keeps what earlier ones showed.
     """
     collection = collect(runs)
-    ids = [result.row.id for result in collection.results]
-    earlier = read_record(results.parent, ids) if results else None  # before anything is written: it may be damaged
+    earlier = read_record(results.parent) if results else None  # before anything is written: it may be damaged
     known = Site(out, collection).write()
     write_results(results or out / "results.md", collection, known, earlier)
     states = collections.Counter(result.state for result in collection.results)

@@ -66,8 +66,8 @@ class Record:
     further: list[KeptRun] = dataclasses.field(default_factory=list)
 
 
-def read_record(folder: Path, rows: Iterable[str]) -> Record:
-    """Return the record beside a page in `folder`, of the rows that there still are; an empty one if there is none.
+def read_record(folder: Path) -> Record:
+    """Return the record beside a page in `folder`; an empty one if there is none.
 
     Raises:
         UserError: it is damaged, or none of this command's.
@@ -79,12 +79,12 @@ def read_record(folder: Path, rows: Iterable[str]) -> Record:
         content = read_object(path.parent, path.name)
         if content.get("format") != FORMAT:
             raise Unreadable(f"{path.name} is not of format {FORMAT}")
-        kept = {name: _row(row, name) for name, row in get(content, path.name, "rows", dict).items()}
+        rows = {name: _row(row, name) for name, row in get(content, path.name, "rows", dict).items()}
         compared = [_compared(run) for run in get(content, path.name, "compared", list)]
         further = [_further(run) for run in get(content, path.name, "further", list)]
     except Unreadable as error:
         raise UserError(f"{path}: {error}; restore it, or delete it to begin anew: nothing was overwritten") from error
-    return Record({name: kept[name] for name in rows if name in kept}, compared, further)
+    return Record(rows, compared, further)
 
 
 def _row(row: Any, name: str) -> KeptRow:

@@ -143,31 +143,26 @@ def write_pictures(folder: Path, collection: Collection, record: Record) -> dict
     """
     (folder / PICTURES).mkdir(parents=True, exist_ok=True)
     results = {result.row.id: result for result in collection.results}
-    files: dict[str, bytes] = {}  # of kept rows, read before any is written: names may change
-    for row in record.rows.values():
-        if row.picture and (folder / row.picture).is_file():
-            files[row.picture] = (folder / row.picture).read_bytes()
-    shown: dict[Path | str, str] = {}
+    kept_files = {name: folder / row.picture for name, row in record.rows.items() if row.picture}
+    shown: dict[Path, str] = {}
     written, contents = {}, {}
     for name in read_importance():
+        figure = first_figure(results[name], collection)
         if results[name].state != "not run":
-            figure = first_figure(results[name], collection)
             source, caption = (figure.path, figure.caption) if figure else (None, "")
         else:
-            row = record.rows.get(name)
-            source, caption = (row.picture, row.caption) if row and row.picture in files else (None, "")
-        if source is None or (source not in shown and len(shown) == MOST):
+            source, caption = kept_files.get(name), record.rows[name].caption if name in record.rows else ""
+        if source is None or not source.is_file() or (source not in shown and len(shown) == MOST):
             continue
         if source not in shown:
             shown[source] = (PICTURES / f"{name}.png").as_posix()
-            contents[shown[source]] = files[source] if isinstance(source, str) else shrink(figure)
+            contents[folder / shown[source]] = shrink(figure) if figure else source.read_bytes()
         written[name] = (shown[source], caption)
-    for name in read_importance():
-        address = (PICTURES / f"{name}.png").as_posix()
-        if address in contents:
-            (folder / address).write_bytes(contents[address])
-        else:
-            (folder / address).unlink(missing_ok=True)  # of other runs
+    old = [folder / PICTURES / f"{name}.png" for name in read_importance()]
+    for path in {*old, *kept_files.values()} - contents.keys():
+        path.unlink(missing_ok=True)
+    for path, content in contents.items():  # after all are read: a kept one may get another row's name
+        path.write_bytes(content)
     return written
 
 
