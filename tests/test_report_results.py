@@ -242,6 +242,7 @@ def test_a_kept_picture_is_not_overwritten_by_that_of_the_row_that_it_was_named_
     assert make(two, "b") == text and contents(two) == before
     monkeypatch.setattr(results, "MOST", 2)  # of kept ones and new ones together
     assert re.findall(r"!\[(\w+)\]", make(two, "b")) == ["H3", "D1"]
+    assert {path.name for path in (two / "docs" / "results").glob("*.png")} == {"H3.png", "D1.png"}
 
 
 @pytest.mark.parametrize(
