@@ -15,6 +15,7 @@ from gm_jax.report.__main__ import build
 from gm_jax.report.charts import comparisons
 from gm_jax.report.collection import collect
 from gm_jax.report.facts import evaluated
+from gm_jax.report.kept import FILE, Record
 from gm_jax.report.reports import read_importance, read_reports
 from tests.fake_runs import write_family, write_run
 
@@ -112,7 +113,7 @@ def test_results_are_one_file_with_few_small_pictures_and_never_replace_what_peo
     assert results.MADE_BY in text  # its own it replaces
     shown = re.findall(r"!\[\w+\]\((.*)\)", text)
     assert "docs/results/D1.png" in shown and all((tmp_path / address).is_file() for address in shown)
-    assert {f"docs/results/{file.name}" for file in (tmp_path / "docs" / "results").iterdir()} == set(shown)
+    assert {f"docs/results/{file.name}" for file in (tmp_path / "docs" / "results").glob("*.png")} == set(shown)
     assert "(docs/findings.md)" in text and "&#39;" not in text
     assert "- `lenet_mnist`: accuracy 0.9950 ± 0.0010 (n = 10,000, test, ± standard error), mnist" in text
     (first,) = (line for line in text.splitlines() if line.startswith("| [W1](#w1) | Feed-forward"))
@@ -128,7 +129,7 @@ def test_a_dozen_pictures_the_most_important_first_and_none_is_large(tmp_path, m
     noise = np.random.default_rng(0).integers(0, 256, (400, 500), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "runs" / "ddpm_mnist" / "figures" / "samples.png")
     monkeypatch.setattr(results, "MOST", 3)
-    shown = results.write_pictures(tmp_path, collect(tmp_path / "runs"))
+    shown = results.write_pictures(tmp_path, collect(tmp_path / "runs"), Record())
     assert {row: address for row, (address, _) in shown.items()} == {  # in place of W1
         "D1": "docs/results/D1.png", "H1": "docs/results/H1.png",
         "H3": "docs/results/H3.png", "T8": "docs/results/H3.png",
@@ -149,3 +150,129 @@ def test_a_command_shows_how_it_was_evaluated_without_the_places_of_a_machine(tm
         "--mode=evaluate --config.evaluation.samples=2000 --config.evaluation.judge=runs/lenet_mnist "
         "--config.evaluation.extractors=runs/lenet_mnist,pixels"
     )
+
+
+def frechet(value, **about):
+    return {
+        "frechet_pixels": {
+            "value": value,
+            "n": 50,
+            "split": "test",
+            "extractor": "pixels",
+            "weights": "w" * 64,
+            **about,
+        }
+    }
+
+
+def make(root, runs):
+    """Make the page of one of a folder's folders of runs, and return its text."""
+    build(root / runs, root / "pages", root / "RESULTS.md")
+    return (root / "RESULTS.md").read_text()
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def two(tmp_path):
+    """Runs of two machines: a, with real images beside them, and b."""
+    write_run(tmp_path / "a" / "fnn", results={"accuracy": 0.97})
+    write_run(tmp_path / "a" / "gan", "cgan_mnist:modern", 20, results={"judged_accuracy": 0.9, **frechet(8.0)})
+    write_run(tmp_path / "a" / "lenet_mnist", "lenet_mnist", results={"accuracy": 0.995})
+    about = {"real": "mnist:test", "generated": "mnist:train", "extractor": "pixels", "weights": "w" * 64}
+    about |= {"n_generated": 50}
+    real = {"about": about, "results": {"frechet_pixels": {"value": 1.5}}}
+    (tmp_path / "a" / "real.json").write_text(json.dumps(real))
+    write_run(tmp_path / "b" / "ddpm", "ddpm_mnist", 4500, steps=4500, results=frechet(7.0))
+    return tmp_path
+
+
+def test_a_page_keeps_what_this_folder_has_no_runs_for_and_says_so(two):
+    first = make(two, "a")
+    assert "Kept" not in first and "kept" not in first
+    pictures = contents(two / "docs")
+    text = make(two, "b")
+    for row in ("W1", "H3", "T8"):  # as they were
+        line = f"| [{row}](#{row.lower()}) |"
+        (before,), (after,) = ([one for one in page.splitlines() if one.startswith(line)] for page in (first, text))
+        assert before == after
+        section = [page.partition(f"### {row}\n")[2].partition("\n#")[0] for page in (first, text)]
+        note = "Kept: measured 2026-01-02 on 2 CPU cores by an earlier page; its runs are not among these.\n\n"
+        assert note in section[1] and section[1].replace(note, "") == section[0]
+        assert f"| {row} |" not in text  # of those not run yet
+    assert "| [D1](#d1) |" in text and text.count("Kept: measured 2026") == 3
+    assert "2 are done, 3 partly, 27 not run.\nOf these 3 are kept from earlier pages." in text
+    (body,) = re.findall(r"\*\*Features of pixels.*?\n\n(.*?)\n\n", text, re.DOTALL)
+    assert body.splitlines()[2:] == ["| ddpm | 7 |", "| gan, partly † | 8 |", "| real images, mnist:train † | 1.5 |"]
+    assert text.count("- † Kept") == 1 and "| 2 runs scored |" in text
+    assert "- `lenet_mnist`: accuracy 0.9950" in text and text.count("(kept from an earlier page)") == 1
+    assert contents(two / "docs").items() >= {k: v for k, v in pictures.items() if k.endswith(".png")}.items()
+    assert "†" not in (two / "pages" / "W.html").read_text()  # pages are of the runs alone
+    again = contents(two)
+    assert make(two, "b") == text and contents(two) == again
+    assert make(two, "a").count("Kept: measured 2026") == 1  # D1, in turn
+
+
+def test_a_row_or_run_that_is_here_again_replaces_what_was_kept(two):
+    make(two, "a")
+    (two / FILE).write_text((two / FILE).read_text().replace("w" * 64, "w" * 8))  # all that a page prints of a hash
+    write_run(two / "b" / "fnn_again", results={"accuracy": 0.5})
+    write_run(two / "b" / "gan", "cgan_mnist", 4500, steps=4500, results=frechet(3.0))
+    about = {"real": "mnist:test", "generated": "mnist:train", "extractor": "pixels", "weights": "w" * 64}
+    real = {"about": {**about, "n_generated": 50}, "results": {"frechet_pixels": {"value": 1.25}}}
+    (two / "b" / "real.json").write_text(json.dumps(real))
+    text = make(two, "b")
+    assert "50.00 ± 0.10 %" in text and "97.00" not in text
+    assert "| gan | 3 |" in text and "gan, partly" not in text
+    assert "| real images, mnist:train | 1.25 |" in text and "†" not in text
+
+
+def test_a_kept_picture_is_not_overwritten_by_that_of_the_row_that_it_was_named_after(two, monkeypatch):
+    make(two, "a")
+    kept = (two / "docs" / "results" / "H3.png").read_bytes()  # T8 shows it, too
+    write_run(two / "b" / "new", "cgan_mnist", 4500, steps=4500)  # of H3, not of T8
+    Image.fromarray(np.full((30, 30), 200, np.uint8)).save(two / "b" / "new" / "figures" / "classes.png")
+    text = make(two, "b")
+    assert "![H3](docs/results/H3.png)" in text and "![T8](docs/results/T8.png)" in text
+    assert (two / "docs" / "results" / "T8.png").read_bytes() == kept
+    assert (two / "docs" / "results" / "H3.png").read_bytes() != kept
+    before = contents(two)
+    assert make(two, "b") == text and contents(two) == before
+    monkeypatch.setattr(results, "MOST", 2)  # of kept ones and new ones together
+    assert re.findall(r"!\[(\w+)\]", make(two, "b")) == ["H3", "D1"]
+    assert {path.name for path in (two / "docs" / "results").glob("*.png")} == {"H3.png", "D1.png"}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda record: "{",
+        lambda record: "[]",
+        lambda record: {**record, "format": 0},
+        lambda record: {**record, "rows": {"W1": {**record["rows"]["W1"], "picture": "../../precious.png"}}},
+        lambda record: {
+            **record,
+            "compared": [{**run, "results": {"a": {"value": "b"}}} for run in record["compared"]],
+        },
+        lambda record: {**record, "compared": [{**record["compared"][0], "step": None}]},
+        lambda record: {**record, "further": [{"name": "lenet_mnist"}]},
+    ],
+)
+def test_a_damaged_record_leaves_everything_as_it_was(two, damage):
+    make(two, "a")
+    damaged = damage(json.loads((two / FILE).read_text()))
+    (two / FILE).write_text(damaged if isinstance(damaged, str) else json.dumps(damaged))
+    before = contents(two)
+    with pytest.raises(UserError, match="nothing was overwritten"):
+        make(two, "b")
+    assert contents(two) == before
+
+
+def test_a_kept_row_that_no_report_has_any_more_is_dropped(two):
+    make(two, "a")
+    record = json.loads((two / FILE).read_text())
+    record["rows"]["Z9"] = record["rows"]["W1"]
+    (two / FILE).write_text(json.dumps(record))
+    assert "Of these 3 are kept" in make(two, "b") and "Z9" not in (two / FILE).read_text()

@@ -9,15 +9,20 @@ from pathlib import Path
 
 from gm_jax.errors import run_command
 from gm_jax.report.collection import collect
+from gm_jax.report.kept import read_record
 from gm_jax.report.pages import Site
 from gm_jax.report.results import write_results
 
 
 def build(runs: Path, out: Path, results: Path | None = None) -> str:
-    """Write the pages of a folder of runs, and results.md or another such file; return what they hold, in a line."""
+    """Write the pages of a folder of runs, and results.md or another such file; return what they hold, in a line.
+
+    The pages and their results.md are of these runs alone; the other file keeps what earlier ones showed.
+    """
     collection = collect(runs)
+    earlier = read_record(results.parent) if results else None  # before anything is written: it may be damaged
     known = Site(out, collection).write()
-    write_results(results or out / "results.md", collection, known)
+    write_results(results or out / "results.md", collection, known, earlier)
     states = collections.Counter(result.state for result in collection.results)
     return (
         f"{out / 'index.html'}: {len(collection.runs)} runs; of {len(collection.results)} rows {states['done']} are "
@@ -31,7 +36,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("runs", type=Path, help="the folder of the runs' workdirs")
     parser.add_argument("--out", type=Path, default=Path("report"), help="the folder of the pages (report)")
     parser.add_argument(
-        "--results", type=Path, help="the Markdown file (OUT/results.md); its pictures are in docs/results/ beside it"
+        "--results",
+        type=Path,
+        help="a Markdown file that grows (OUT/results.md, of these runs alone); pictures and record: docs/results/",
     )
     options = parser.parse_args(arguments)
     print(build(options.runs, options.out, options.results))

@@ -1,7 +1,8 @@
 """Which runs are drawn together: training curves by metric and data set, and the comparison of the families."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from markupsafe import Markup
 
@@ -55,33 +56,41 @@ class Comparison:
     tables: list[Table]
     remarks: list[str]
     plots: list[Markup]
-    markdown: str
 
 
 def comparisons(collection: Collection) -> list[Comparison]:
     """Return a comparison for every data set of which samples were scored, real images of that set last."""
-    by_data: dict[tuple[str, str], list[dict]] = {}
-    for entry in collection.entries:
-        run = entry.first
-        if entry.is_scored and not entry.values:
-            about = comparison.describe_run(run) | ({} if entry.is_whole else {"run": f"{run.name}, partly"})
-            by_data.setdefault((run.data.name, run.data.fingerprint), []).append(about)
+    return [_compare(runs, unscored(runs, collection)) for runs in by_data(scored(collection))]
+
+
+def scored(collection: Collection) -> list[dict[str, Any]]:
+    """Return what is compared: the runs whose samples were scored, and real images in the samples' place."""
     found = []
-    for (data, _), runs in by_data.items():
-        real = [comparison.describe_reference(one) for one in collection.references if one.data == data]
-        found.append(_compare(data, [*runs, *real], _unscored(data, collection.entries)))
-    return found
+    for entry in collection.entries:
+        if entry.is_scored and not entry.values:
+            part = {} if entry.is_whole else {"run": f"{entry.first.name}, partly"}
+            found.append({**comparison.describe_run(entry.first), "whole": entry.is_whole, **part})
+    return [*found, *map(comparison.describe_reference, collection.references)]
 
 
-def _unscored(data: str, entries: Iterable[Entry]) -> list[str]:
-    """Return a remark that names the finished runs on a data set whose samples were not scored."""
-    missing = [e for e in entries if e.draws_samples and not (e.is_scored or e.values) and e.first.data.name == data]
-    names = [entry.first.name for entry in missing if entry.first.step >= entry.first.steps]
+def by_data(compared: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Return the runs of each data set, real images of that set last."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for run in filter(comparison.is_trained, compared):
+        groups.setdefault((run["data"], run["fingerprint"]), []).append(run)
+    real = [run for run in compared if not comparison.is_trained(run)]
+    return [[*runs, *(one for one in real if one["data"] == data)] for (data, _), runs in groups.items()]
+
+
+def unscored(runs: Sequence[dict[str, Any]], collection: Collection) -> list[str]:
+    """Return a remark that names the finished runs on the data set of these runs whose samples were not scored."""
+    mine = [e for e in collection.entries if e.draws_samples and e.first.data.name == runs[0]["data"]]
+    missing = [entry.first for entry in mine if not (entry.is_scored or entry.values)]
+    names = [run.name for run in missing if run.step >= run.steps]
     way = "--mode=evaluate with --config.evaluation.metrics=frechet and the like"
     return [f"Finished, but not scored ({way}): {', '.join(names)}."] if names else []
 
 
-def _compare(data: str, runs: list[dict], more: list[str]) -> Comparison:
+def _compare(runs: list[dict[str, Any]], more: list[str]) -> Comparison:
     drawn = [Markup(plots.comparison(name, how, runs)) for name, how in comparison.drawn(runs)]
-    said = [*tables.remarks(runs), *more]
-    return Comparison(data, tables.tables(runs), said, drawn, tables.markdown(runs, more))
+    return Comparison(runs[0]["data"], tables.tables(runs), [*tables.remarks(runs), *more], drawn)

@@ -18,7 +18,10 @@ IN_TRAINING = ("validation", "seen")  # what scores of training are logged under
 
 
 class Way(NamedTuple):
-    """How numbers of features were measured: by whose features, of how many images, against how many of which split."""
+    """How numbers of features were measured: by whose features, of how many images, against how many of which split.
+
+    `weights` are the first digits of a hash, all that tables print of it; "": the extractor has no others.
+    """
 
     extractor: str
     weights: str
@@ -27,7 +30,7 @@ class Way(NamedTuple):
     split: str
 
     def __str__(self) -> str:
-        weights = f" ({self.weights[:8]})" if self.weights not in ("", self.extractor) else ""
+        weights = f" ({self.weights})" if self.weights else ""
         real = f"{self.n_real:,} real images" if self.n_real else "real images"
         return f"Features of {self.extractor}{weights}: {self.n_generated or 0:,} samples, {real} of {self.split}"
 
@@ -44,6 +47,7 @@ def describe_run(run: Run) -> dict[str, Any]:
         "stand_in": run.data.stand_in,
         "step": run.evaluation.step,
         "training_seconds": training_time(run, run.evaluation.step),
+        "date": run.began[:10],
         "environment": run.device,
         "parameters": run.parameters,
         "results": results,
@@ -86,9 +90,9 @@ def way(name: str, result: dict[str, Any]) -> Way | None:
     start = next((start for start in OF_FEATURES if name.startswith(start)), None)
     if start is None or name.endswith("_of_real_images"):
         return None
-    extractor = str(result.get("extractor", name.removeprefix(start)))
+    extractor, weights = str(result.get("extractor", name.removeprefix(start))), str(result.get("weights", ""))
     n, n_real = result.get("n_generated", result.get("n")), result.get("n_real")
-    return Way(extractor, str(result.get("weights", "")), n, n_real, str(result.get("split", "")))
+    return Way(extractor, "" if weights == extractor else weights[:8], n, n_real, str(result.get("split", "")))
 
 
 def ways(runs: Iterable[dict[str, Any]]) -> list[Way]:

@@ -49,6 +49,11 @@ def tables(runs: Sequence[dict[str, Any]]) -> list[Table]:
     return found
 
 
+def is_shown(name: str) -> bool:
+    """True for a number that has a place in some table."""
+    return name == "sampling_time" or name in itertools.chain(*OTHERS.values()) or way(name, {}) is not None
+
+
 def _place(name: str) -> tuple[int, str]:
     return next(i for i, start in enumerate(OF_FEATURES) if name.startswith(start)), name
 
