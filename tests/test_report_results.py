@@ -229,6 +229,16 @@ def test_a_row_or_run_that_is_here_again_replaces_what_was_kept(two):
     assert "| real images, mnist:train | 1.25 |" in text and "†" not in text
 
 
+def test_what_was_done_is_not_replaced_by_a_half_of_it(two):
+    make(two, "a")
+    before = contents(two / "docs" / "results")
+    write_run(two / "b" / "fnn", step=7, results={"accuracy": 0.2})
+    text = make(two, "b")
+    assert "97.00 ± 0.10 %" in text and "by an earlier page; the runs here are not finished.\n" in text
+    assert contents(two / "docs" / "results")["W1.png"] == before["W1.png"]
+    assert "20.00" in (two / "pages" / "W.html").read_text()
+
+
 def test_a_kept_picture_is_not_overwritten_by_that_of_the_row_that_it_was_named_after(two, monkeypatch):
     make(two, "a")
     kept = (two / "docs" / "results" / "H3.png").read_bytes()  # T8 shows it, too

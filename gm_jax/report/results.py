@@ -94,14 +94,21 @@ def show(
     """
     if result.row.comparison:
         return show_comparison(result, compared, collection, parts)
-    if result.state != "not run":
+    if not is_kept(result, record):
+        if result.state == "not run":
+            return None
         line, section = parts.line(result, parts.ours(result)), parts.section(result)
         return Shown(result.state, _markdown(line), _markdown(section))
-    row = record.rows.get(result.row.id)
-    if row is None:
-        return None
-    said = f"Kept: measured {row.date} on {row.hardware} by an earlier page; its runs are not among these."
+    row = record.rows[result.row.id]
+    why = "its runs are not among these" if result.state == "not run" else "the runs here are not finished"
+    said = f"Kept: measured {row.date} on {row.hardware} by an earlier page; {why}."
     return Shown(row.state, Markup(row.line), Markup(row.section), said)
+
+
+def is_kept(result: RowResult, record: Record) -> bool:
+    """True if an earlier page has more of a row than the runs: these have nothing, or a part of what was done."""
+    row = record.rows.get(result.row.id)
+    return row is not None and (result.state == "not run" or (result.state, row.state) == ("partly", "done"))
 
 
 def show_comparison(
@@ -147,11 +154,12 @@ def write_pictures(folder: Path, collection: Collection, record: Record) -> dict
     shown: dict[Path, str] = {}
     written, contents = {}, {}
     for name in read_importance():
-        figure = first_figure(results[name], collection)
-        if results[name].state != "not run":
-            source, caption = (figure.path, figure.caption) if figure else (None, "")
+        figure = None
+        if is_kept(results[name], record):
+            source, caption = kept_files.get(name), record.rows[name].caption
         else:
-            source, caption = kept_files.get(name), record.rows[name].caption if name in record.rows else ""
+            figure = first_figure(results[name], collection)
+            source, caption = (figure.path, figure.caption) if figure else (None, "")
         if source is None or not source.is_file() or (source not in shown and len(shown) == MOST):
             continue
         if source not in shown:
