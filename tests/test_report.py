@@ -180,7 +180,7 @@ def test_a_number_of_another_step_or_way_of_sampling_is_not_that_of_the_experime
     assert "checkpoint of step 20 " in Page(tmp_path / "pages" / "W.html").text
     made = plan(tmp_path / "runs", tmp_path / "runs", rows=["W1", "D1"])
     assert [job.name for job in made.jobs] == ["fnn_mnist", "lenet_mnist", "ddpm_mnist"]
-    assert (made.jobs[0].minutes, made.jobs[2].minutes) == (0.5, 3.0)  # all is trained: evaluating is left
+    assert (made.jobs[0].minutes, made.jobs[2].minutes) == (0.5, 1.0)  # all is trained: evaluating is left
 
 
 def test_only_seeds_are_averaged_commands_are_whole_and_a_sweep_reaches_no_further_than_its_folder(tmp_path):
@@ -368,7 +368,7 @@ def test_the_plan_is_cheapest_first_within_the_budget(tmp_path):
     folder.mkdir()
     whole = plan(folder, folder, rows=["W1", "T1", "D1", "H3", "T8", "P2", "D2", "B2"], budget=1e6)
     trained = {name: experiment.minutes for name, experiment in read_experiments().items()}
-    evaluated = {"fnn_mnist": 0.5, "autoencoder_mnist": 0.5, "lenet_mnist": 0.5, "ddpm_mnist": 3.0}
+    evaluated = {"fnn_mnist": 0.5, "autoencoder_mnist": 0.5, "lenet_mnist": 0.5, "ddpm_mnist": 1.0}
     expected = [(name, trained[name] + minutes) for name, minutes in evaluated.items()]
     assert [(job.name, job.minutes) for job in whole.jobs[:4]] == expected
     assert {job.name for job in whole.jobs[4:]} == {"cgan_mnist_modern", "gan_mnist_sweep"}
@@ -396,7 +396,7 @@ def test_the_plan_goes_on_from_what_is_there(tmp_path, monkeypatch):
     assert made.scale == 2.0
     assert [(job.name, job.minutes) for job in made.jobs] == [
         ("autoencoder_mnist", 1.5), ("fnn_mnist_seed=1", 2.5), ("autoencoder_mnist_seed=1", 2.5),
-        ("lenet_mnist", 2.0 * read_experiments()["lenet_mnist"].minutes + 0.5), ("gmm_mnist_seed=1", 7.0),
+        ("lenet_mnist", 2.0 * read_experiments()["lenet_mnist"].minutes + 0.5), ("gmm_mnist_seed=1", 5.0),
     ]  # fmt: skip
     assert "holds a run of sparse_autoencoder_mnist with other settings (model.latent_dim)" in dict(made.left_out)["T2"]
     assert "--config.seed=1" in made.jobs[1].commands[1] and "--mode=evaluate" in made.jobs[1].commands[1]
