@@ -29,7 +29,6 @@ def get_config():
     config.growth.stable = 64_000
     config.growth.fade = 32_000
     config.growth.batch_sizes = config.growth.rates = ()
-    config.growth.penalties = (1.0, 1.0, 0.05)
     config.optim.learning_rate = 2e-3
     config.batch_size = 32
     config.steps_per_call = 10

@@ -29,6 +29,7 @@ MNIST = DataSpec((28, 28, 1), tuple("0123456789"))
         ("ddpm_mnist", "diffusion.schedule", "cosin", "(did you mean 'cosine'?)"),
         ("cgan_mnist", "optim.generator.learning_rate", -1.0, "optim.generator.learning_rate=-1.0 must not be"),
         ("cgan_mnist", "optim.discriminator.clip_weights", 0.0, "optim.discriminator.clip_weights=0.0 must be above 0"),
+        ("stylegan_shapes", "growth.rates", (1.0, -2.0), "growth.rates=-2.0 must be above 0"),
         ("gmm_mnist", "model.components", 0, "model.components=0 must be at least 1"),
         ("naive_bayes_mnist", "model.smoothing", 0.0, "model.smoothing=0.0 must be above 0"),
         ("sparse_autoencoder_mnist:kl", "autoencoder.target_activity", 0.0, "target_activity=0.0 is not in (0, 1)"),

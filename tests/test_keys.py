@@ -146,7 +146,6 @@ SHOWN_BY = {
     "growth.fade": GROWTH,
     "growth.batch_sizes": GROWTH,
     "growth.rates": GROWTH,
-    "growth.penalties": GROWTH,
     "optim.generator.ema_half_life": "test_optim::test_an_average_may_forget_a_half_in_so_many_images",
     "sampling.truncation": "test_stylegan::test_samples_are_truncated_towards_the_mean_and_seen_at_the_level_reached",
     "sampling.between": "test_stylegan::test_figure_between_latents_in_files",

@@ -56,7 +56,6 @@ class ToyDiscriminator(nn.Module):
 def make(**changes):
     """A task with toy networks for grey images of 16 pixels, which begins with 8, and variables."""
     sizes = {"batch_size": 8, "growth__batch_sizes": (8, 16), "growth__rates": (1.0, 1.5), "steps": 20}
-    sizes["growth__penalties"] = (1.0, 0.25)
     growth = {
         "growth__first": 8,
         "growth__stable": 16,
@@ -83,13 +82,12 @@ def images_of(n):
 def test_growth_doubles_and_fades():
     """Batches, rates and lengths by resolution: in whole calls, at least so many images; the last has no end."""
     config = shrunk("stylegan_shapes", batch_size=8, growth__batch_sizes=(8, 16), growth__rates=(1.0, 1.5))
-    config.growth.update({"first": 8, "stable": 100, "fade": 200, "penalties": (2.0, 0.5)})
+    config.growth.update({"first": 8, "stable": 100, "fade": 200})
     config.steps_per_call = 3
     planned = spans(config, 4)
     assert [(s.side, s.fades, s.batch_size, s.rate) for s in planned] == [
         *[(8, False, 8, 1.0), (16, True, 16, 1.5), (16, False, 16, 1.5), (32, True, 8, 1.0), (32, False, 8, 1.0)]
     ]
-    assert [s.penalty for s in planned] == [2.0, 0.5, 0.5, 1.0, 1.0]
     assert [s.begin for s in planned] == [0, 15, 30, 39, 66]  # 13 -> 15 steps, 13 -> 15, 7 -> 9, 25 -> 27
     assert [s.end for s in planned] == [15, 30, 39, 66, None]
     assert [s.shown for s in planned] == [(1,), (1, 2), (2,), (2, 3), (3,)]
@@ -190,13 +188,13 @@ def test_losses_in_the_middle_of_a_fade(losses):
     r1 = 0.5 * (slope**2).sum((1, 2, 3)).mean()
     plain = softplus(-on_real).mean() + softplus(on_fake).mean()
     (value, result), _ = critic
-    close(value, plain + 0.25 * task.settings.r1 * r1)
+    close(value, plain + task.settings.r1 * r1)
     sigmoid = lambda x: (1 / (1 + np.exp(-x))).mean()  # noqa: E731
     expected = {"discriminator_loss": plain, "d_real": sigmoid(on_real), "d_fake": sigmoid(on_fake), "r1": r1}
     assert result.metrics.keys() == expected.keys() and result.memory is None
     for name, number in expected.items():
         close(result.metrics[name], number, err_msg=name)
-    close(lazy[0][0], 0.25 * 4 * task.settings.r1 * r1)
+    close(lazy[0][0], 4 * task.settings.r1 * r1)
 
     (value, result), _ = generator
     close(value, softplus(-on_fake).mean())

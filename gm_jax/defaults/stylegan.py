@@ -18,7 +18,6 @@ RANGES = {
     "growth.fade": "[1, inf)",
     "growth.batch_sizes": "[1, inf)",
     "growth.rates": "(0, inf)",
-    "growth.penalties": "[0, inf)",
     "optim.generator.ema_half_life": "(0, inf)",
     "project.steps": "[1, inf)",
     "project.learning_rate": "(0, inf)",
@@ -48,7 +47,6 @@ def stylegan_config() -> ConfigDict:
     config.growth.fade = 600_000  # ... so many over which it fades in; the largest is trained up to `steps`
     config.growth.batch_sizes = (128, 128, 64, 32, 16, 8, 4, 4)  # by resolution, from the first; then `batch_size`
     config.growth.rates = (1.0, 1.0, 1.0, 1.0, 1.5, 2.0, 3.0, 3.0)  # of learning, likewise, in the config's; then 1
-    config.growth.penalties = ()  # weights of R1, likewise, in the config's; then 1
     config.optim.learning_rate = 1e-3
     config.optim.beta1 = 0.0
     config.optim.beta2 = 0.99

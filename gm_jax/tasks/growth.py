@@ -20,7 +20,6 @@ class Span(NamedTuple):
         end: likewise after it; None: it is the last.
         batch_size: of all devices together.
         rate: learning rates are so many times those of the config.
-        penalty: likewise the weight of the R1 penalty.
     """
 
     block: int
@@ -29,7 +28,6 @@ class Span(NamedTuple):
     end: int | None
     batch_size: int
     rate: float
-    penalty: float
 
     @property
     def side(self) -> int:
@@ -68,11 +66,11 @@ def spans(config: ConfigDict, blocks: int) -> list[Span]:
     planned, begin = [], 0
     for block in range(first, blocks):
         size = nth(growth.batch_sizes, block - first, config.batch_size)
-        rate, penalty = (nth(values, block - first, 1.0) for values in (growth.rates, growth.penalties))
+        rate = nth(growth.rates, block - first, 1.0)
         for fades in (True, False) if block > first else (False,):
             steps = -(-(growth.fade if fades else growth.stable) // (size * k)) * k
             last = block == blocks - 1 and not fades
-            planned.append(Span(block, fades, begin, None if last else begin + steps, size, rate, penalty))
+            planned.append(Span(block, fades, begin, None if last else begin + steps, size, rate))
             begin += steps
     return planned
 

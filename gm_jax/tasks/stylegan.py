@@ -158,7 +158,7 @@ class StyleGAN(StyleGANFigures):
         metrics = {"discriminator_loss": loss, **opinion}
         if settings.r1 and settings.r1_every == 1:
             metrics["r1"] = self.slope(variables, real, random.fold_in(keys, 5), span, level)
-            loss = loss + settings.r1 * span.penalty * metrics["r1"]
+            loss = loss + settings.r1 * metrics["r1"]
         return loss, Result(metrics)
 
     def generator_loss(self, span, variables, batch, context):
@@ -178,7 +178,7 @@ class StyleGAN(StyleGANFigures):
         level = span.level(context.step)
         keys = random.example_keys(context.key, batch["position"])
         penalty = self.slope(variables, self.real(batch, span, level), keys, span, level)
-        return self.settings.r1 * span.penalty * self.settings.r1_every * penalty, Result({"r1": penalty})
+        return self.settings.r1 * self.settings.r1_every * penalty, Result({"r1": penalty})
 
     def slope(self, variables, real, keys, span, level):
         """Return the mean of half the discriminator's squared slope at real images of the span's resolution.
