@@ -30,7 +30,7 @@ IMPORTED = (  # once by each job, not by each of its forks: what tests need, wit
     "jax.numpy flax.linen optax orbax.checkpoint clu.parameter_overview grain.python tensorboardX tensorflow_datasets "
     "ml_collections.config_flags absl.testing.flagsaver hypothesis.strategies PIL.ImageDraw PIL.ImageFont scipy.stats "
     "matplotlib.figure matplotlib.backends.backend_agg sklearn.datasets sklearn.decomposition sklearn.mixture "
-    "sklearn.naive_bayes sklearn.neighbors"
+    "sklearn.naive_bayes"
 )
 CACHE_LIMIT = 2 << 30
 PROCESS = "a process"  # stands among a test's files for what cannot be followed

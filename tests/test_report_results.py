@@ -233,6 +233,9 @@ def test_what_was_done_is_not_replaced_by_a_half_of_it(two):
     make(two, "a")
     before = contents(two / "docs" / "results")
     write_run(two / "b" / "fnn", step=7, results={"accuracy": 0.2})
+    write_run(two / "c" / "ddpm", "ddpm_mnist", 7, steps=4500, results=frechet(9.0))
+    make(two, "b")
+    assert re.findall(r"\| (ddpm[^|]*) \| (\d) \|", make(two, "c")) == [("ddpm, partly", "9"), ("ddpm †", "7")]
     text = make(two, "b")
     assert "97.00 ± 0.10 %" in text and "by an earlier page; the runs here are not finished.\n" in text
     assert contents(two / "docs" / "results")["W1.png"] == before["W1.png"]

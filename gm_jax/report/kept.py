@@ -128,13 +128,16 @@ def stripped(compared: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def not_here(kept: Sequence[dict[str, Any]], here: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the kept runs without those of a name that is here, and what real images were not measured for here."""
-    names = {_name(run) for run in here if is_trained(run)}
+    """Return the kept runs without those of a name that is here, and what real images were not measured for here.
+
+    A whole run stays beside a part of it.
+    """
+    whole = {_name(run): run["whole"] for run in here if is_trained(run)}
     measured = {(run["run"], way(n, r)) for run in here if not is_trained(run) for n, r in run["results"].items()}
     found = []
     for run in kept:
         if is_trained(run):
-            found += [run] if _name(run) not in names else []
+            found += [run] if _name(run) not in whole or run["whole"] > whole[_name(run)] else []
             continue
         results = {n: r for n, r in run["results"].items() if (run["run"], way(n, r)) not in measured}
         found += [{**run, "results": results}] if results else []
