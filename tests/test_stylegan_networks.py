@@ -12,7 +12,7 @@ from gm_jax import random
 from gm_jax.errors import UserError
 from gm_jax.layers.resample import double
 from gm_jax.models import stylegan
-from gm_jax.models.stylegan import Discriminator, Mapping, Synthesis, batch_deviation, blocks_of
+from gm_jax.models.stylegan import Discriminator, Mapping, Synthesis, batch_deviation, blocks_of, layers_noise
 
 CHANNELS, STYLES, BATCH = (3, 2, 4), 5, 8  # of grids of 4, 8 and 16 pixels
 EVERY = (0, 1, 2)
@@ -106,10 +106,7 @@ def networks():
     """Both networks with parameters of all blocks, jitted once for each choice of blocks, and w, keys and noise."""
     rng, keys = np.random.default_rng(1), random.example_keys(jax.random.key(3), jnp.arange(BATCH))
     w = rng.normal(size=(BATCH, 2 * len(CHANNELS), STYLES)).astype(np.float32)
-    noises = [
-        np.float64(random.normal(random.fold_in(keys, layer), (4 << layer // 2, 4 << layer // 2, 1)))
-        for layer in range(2 * len(CHANNELS))
-    ]
+    noises = [np.float64(noise) for noises in layers_noise(keys, len(CHANNELS)) for noise in noises]
     g, d, apply = Synthesis(CHANNELS), Discriminator(CHANNELS), {}
     shapes = jax.eval_shape(lambda key: g.init(key, w, keys, jnp.float32(0), EVERY), keys[0])["params"]
     image = jnp.zeros((BATCH, 16, 16, 3))
@@ -186,6 +183,19 @@ def test_deviations_within_a_batch_do_not_depend_on_devices():
     )
     assert whole.shape == (8, 2, 2, 4) and len(np.unique(whole[..., 3])) == 2
     close(batch_deviation(jnp.asarray(x[:2]))[..., 3], np.sqrt(x[:2].var(0) + 1e-8).mean())
+
+
+def test_noise_is_of_each_example_and_layer_and_stays_what_it_is_when_blocks_are_added():
+    keys = random.example_keys(jax.random.key(3), jnp.arange(BATCH))
+    few, all_blocks = layers_noise(keys, 2), layers_noise(keys, 4)
+    for block, pair in enumerate(all_blocks):
+        assert [noise.shape for noise in pair] == [(BATCH, 4 << block, 4 << block, 1)] * 2
+    for pair, same in zip(few, all_blocks, strict=False):
+        np.testing.assert_array_equal(pair, same)
+    np.testing.assert_array_equal(layers_noise(keys[3:4], 2)[1][0], few[1][0][3:4])
+    values = np.concatenate([np.reshape(noise, (BATCH, -1)) for pair in all_blocks for noise in pair], axis=1)
+    assert len(np.unique(values)) > 0.99 * values.size  # no map is another's, no example another's
+    assert abs(values.mean()) < 0.03 and abs(values.std() - 1.0) < 0.03
 
 
 def test_a_constant_map_stays_zero_and_others_get_variance_one():
