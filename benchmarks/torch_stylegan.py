@@ -119,8 +119,7 @@ class Style(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
         self.affine = EqualisedLinear(width, 2 * channels, gain=1.0)
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        noise = torch.randn(len(x), 1, *x.shape[2:], device=x.device)
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
         x = activate(torch.addcmul(x + self.bias, noise, self.noise))
         x = x - x.mean((2, 3), keepdim=True)  # not F.instance_norm, which copies channels-last memory
         scale, shift = self.affine(w)[:, :, None, None].chunk(2, 1)
@@ -147,13 +146,15 @@ class Synthesis(nn.Module):
 
     def forward(self, w: Tensor, level: float, shown) -> Tensor:
         x = self.constant.expand(len(w), -1, -1, -1).contiguous(memory_format=torch.channels_last)
-        image = 0.0
-        for i in range(max(shown) + 1):
-            side = 4 << i
+        image, sides = 0.0, [4 << i for i in range(max(shown) + 1)]
+        pixels = [side * side for side in sides for _ in range(2)]
+        noises = torch.randn(len(w), sum(pixels), device=w.device).split(pixels, dim=1)
+        for i, side in enumerate(sides):
             if i:
                 x = getattr(self, f"blur{side}")(getattr(self, f"up{side}")(x))
-            x = getattr(self, f"style{side}_0")(x, w[:, 2 * i])
-            x = getattr(self, f"style{side}_1")(getattr(self, f"conv{side}")(x), w[:, 2 * i + 1])
+            first, second = (noise.view(-1, 1, side, side) for noise in noises[2 * i : 2 * i + 2])
+            x = getattr(self, f"style{side}_0")(x, w[:, 2 * i], first)
+            x = getattr(self, f"style{side}_1")(getattr(self, f"conv{side}")(x), w[:, 2 * i + 1], second)
             if i > min(shown):
                 image = double(image)
             if i in shown:
