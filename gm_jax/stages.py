@@ -52,8 +52,7 @@ class Phase(NamedTuple):
             for each.
         every: run at steps divisible by this only (lazy regularisation).
         repeats: updates in a step, each on a fresh batch (critic steps).
-        noise_of: the name of the phase whose noise it draws, too; None: its own. What both compute from that noise and
-            the same parameters, such as a generator's samples, XLA computes once.
+        noise_of: the name of the phase whose noise it draws, too; None: its own.
     """
 
     name: str

@@ -1,8 +1,7 @@
 """Generative adversarial networks (Goodfellow et al. 2014): a generator against a discriminator, called a critic, too.
 
 A step updates the discriminator `critic_steps` times, each on fresh images and noise, and then the generator once. The
-generator sees the updated discriminator, and the same noise as its first update: where that is the only one, XLA draws
-the samples once for both. Images are in [-1, 1].
+generator sees the updated discriminator, and the same noise as its first update. Images are in [-1, 1].
 """
 
 import functools

@@ -1,8 +1,7 @@
 """StyleGAN (Karras et al. 2019), which grows: networks begin with small images, and further blocks fade in.
 
 A step updates the discriminator and then the generator, which sees the updated discriminator and draws the same samples
-again: XLA draws them once for both. With `gan.r1_every` above 1 a third phase has the R1 penalty. Images are about in
-[-1, 1].
+again. With `gan.r1_every` above 1 a third phase has the R1 penalty. Images are about in [-1, 1].
 """
 
 import functools
