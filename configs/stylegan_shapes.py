@@ -24,14 +24,16 @@ def get_config():
     config.model.mapping_layers = 4
     config.model.mapping_rate = 0.3
     config.model.channels = (64, 64, 32, 16)  # on grids of 4, 8, 16, 32 pixels
-    config.gan.r1 = 10.0
+    config.gan.r1 = 1.0
     config.gan.r1_every = 16
-    config.growth.stable = 64_000
-    config.growth.fade = 32_000
+    config.growth.stable = 80_000
+    config.growth.fade = 16_000
     config.growth.batch_sizes = config.growth.rates = ()
-    config.optim.learning_rate = 2e-3
+    config.optim.learning_rate = 1.2e-2
+    config.optim.decay = "linear"
+    config.optim.hold_steps = 7000
+    config.optim.decay_steps = config.steps = 10_500  # 32x32 are stable from step 6,000
     config.batch_size = 32
     config.steps_per_call = 10
-    config.steps = 14_000  # 32x32 are stable from step 6,000
     config.evaluate_every = config.checkpoint_every = 1000
     return config
