@@ -21,10 +21,12 @@ class Context(NamedTuple):
     Attributes:
         key: of (seed, step, phase, repeat), the same on all devices.
         step: int32, the number of completed steps; warm-ups and fading are functions of it.
+        made: what the phase's `make` returned; None: it has none.
     """
 
     key: jax.Array
     step: jax.Array
+    made: Tree = None
 
 
 class Result(NamedTuple):
@@ -53,6 +55,10 @@ class Phase(NamedTuple):
         every: run at steps divisible by this only (lazy regularisation).
         repeats: updates in a step, each on a fresh batch (critic steps).
         noise_of: the name of the phase whose noise it draws, too; None: its own.
+        make: (variables, batch, context) -> what the loss finds in `context.made`, float arrays such as a generator's
+            samples. Phases of one noise that follow each other have the same `make`, and it is computed once.
+        makers: the networks on whose parameters that depends. The loss of a phase that updates these, and no other,
+            depends on them through what is made alone.
     """
 
     name: str
@@ -61,6 +67,8 @@ class Phase(NamedTuple):
     every: int = 1
     repeats: int = 1
     noise_of: str | None = None
+    make: Callable[[Variables, Batch, Context], Tree] | None = None
+    makers: tuple[str, ...] = ()
 
 
 class Stage(NamedTuple):

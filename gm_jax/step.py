@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gm_jax.stages import Batch, Context, Metrics, Phase, stable_hash
-from gm_jax.state import TrainState, Tree
+from gm_jax.stages import Batch, Context, Metrics, Phase, Result, stable_hash
+from gm_jax.state import TrainState, Tree, Variables
 
 AXIS = "batch"  # the name of the device axis
 
@@ -18,9 +18,44 @@ def gather(tree: Tree, position: jax.Array) -> Tree:
     return jax.tree.map(lambda x: jax.lax.all_gather(x, AXIS, tiled=True)[order], tree)
 
 
+def first(batches: Batch) -> Batch:
+    """Return the first of a step's batches."""
+    return jax.tree.map(lambda x: x[0], batches)
+
+
 def mean_of_devices(tree: Tree) -> Tree:
     """Return the mean over all devices of leaves; a single one has nothing to join, where XLA would copy everything."""
     return tree if jax.lax.axis_size(AXIS) == 1 else jax.lax.pmean(tree, AXIS)
+
+
+Made = tuple[Tree, Callable[[Tree], tuple[Tree]]]  # what was made, and its slope -> (the gradient of its makers,)
+
+
+def make(phase: Phase, variables: Variables, batch: Batch, context: Context) -> Made:
+    """Return what a phase makes, once for all phases that need it, and the way back for gradients."""
+
+    def of(own):
+        return phase.make(variables._replace(params={**variables.params, **own}), batch, context)
+
+    return jax.vjp(of, {net: variables.params[net] for net in phase.makers})
+
+
+def derive(
+    phase: Phase, variables: Variables, batch: Batch, context: Context, made: Made | None = None
+) -> tuple[tuple[jax.Array, Result], dict[str, Tree]]:
+    """Return a phase's (value, result), and the gradient by network; what it makes has been `made`, or is made here."""
+    things, back = made or (make(phase, variables, batch, context) if phase.make else (None, None))
+    if phase.make and phase.nets == phase.makers:
+        found, slope = jax.value_and_grad(
+            lambda things: phase.loss(variables, batch, context._replace(made=things)), has_aux=True
+        )(things)
+        return found, back(slope)[0]
+
+    def loss(own):
+        everything = variables._replace(params={**variables.params, **own})
+        return phase.loss(everything, batch, context._replace(made=things))
+
+    return jax.value_and_grad(loss, has_aux=True)({net: variables.params[net] for net in phase.nets})
 
 
 def make_train_step(
@@ -40,13 +75,11 @@ def make_train_step(
     """
     optimizers = {net: optax.with_extra_args_support(optimizer) for net, optimizer in optimizers.items()}
 
-    def update(state: TrainState, phase: Phase, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
-        def loss(own):
-            variables = state.variables()._replace(params={**state.params, **own})
-            return phase.loss(variables, batch, Context(key, state.step))
-
+    def update(
+        state: TrainState, phase: Phase, batch: Batch, key: jax.Array, made: Made | None = None
+    ) -> tuple[TrainState, Metrics]:
         params, opt_state = {net: state.params[net] for net in phase.nets}, {}
-        (_, result), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        (_, result), grads = derive(phase, state.variables(), batch, Context(key, state.step), made)
         grads, metrics, model_state = mean_of_devices((grads, result.metrics, result.model_state))
         for net in phase.nets:
             updates, opt_state[net] = optimizers[net].update(
@@ -62,9 +95,11 @@ def make_train_step(
         )
         return state, {name: jnp.stack([x, jnp.ones_like(x)], -1) for name, x in metrics.items()}
 
-    def run_phase(state: TrainState, phase: Phase, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
+    def run_phase(
+        state: TrainState, phase: Phase, batch: Batch, key: jax.Array, made: Made | None = None
+    ) -> tuple[TrainState, Metrics]:
         if phase.repeats == 1:
-            return update(state, phase, jax.tree.map(lambda x: x[0], batch), jax.random.fold_in(key, 0))
+            return update(state, phase, first(batch), jax.random.fold_in(key, 0), made)
 
         def body(state, inputs):
             repeat, batch = inputs
@@ -74,9 +109,11 @@ def make_train_step(
         state, metrics = jax.lax.scan(body, state, (jnp.arange(phase.repeats), fresh))
         return state, jax.tree.map(lambda x: jnp.sum(x, 0), metrics)
 
-    def run_if_due(state: TrainState, phase: Phase, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
+    def run_if_due(
+        state: TrainState, phase: Phase, batch: Batch, key: jax.Array, made: Made | None
+    ) -> tuple[TrainState, Metrics]:
         if phase.every == 1:
-            return run_phase(state, phase, batch, key)
+            return run_phase(state, phase, batch, key, made)
         shapes = jax.eval_shape(lambda s: run_phase(s, phase, batch, key)[1], state)
         nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         # The predicate depends on the step alone: devices must agree on the collectives inside.
@@ -90,9 +127,16 @@ def make_train_step(
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         step_key = jax.random.fold_in(jax.random.key(seed), state.step)
         metrics: Metrics = {}
+        made: dict[str, Made] = {}  # by the noise of which
         for phase in phases:
-            key = jax.random.fold_in(step_key, stable_hash(phase.noise_of or phase.name))
-            state, found = run_if_due(state, phase, batch, key)
+            source = phase.noise_of or phase.name
+            key = jax.random.fold_in(step_key, stable_hash(source))
+            if phase.make and phase.repeats == phase.every == 1 and source not in made:
+                context = Context(jax.random.fold_in(key, 0), state.step)
+                made[source] = make(phase, state.variables(), first(batch), context)
+            state, found = run_if_due(state, phase, batch, key, made.get(source) if phase.make else None)
+            if set(phase.nets) & set(phase.makers):
+                made = {}  # by networks that are no longer the same
             # What a second phase measures under the same name, such as a gradient's norm, carries the phase's.
             metrics |= {f"{name}/{phase.name}" if name in metrics else name: x for name, x in found.items()}
         ema = {

@@ -27,6 +27,7 @@ from gm_jax.optim import learning_rate
 from gm_jax.samplers import diffusion as samplers
 from gm_jax.stages import Context
 from gm_jax.state import Variables
+from gm_jax.step import derive
 from gm_jax.tasks import DataSpec, make_task
 from tests.network_cases import filled
 from tests.tiny import EXPERIMENTS, load, shrunk
@@ -239,7 +240,7 @@ def test_stylegans_pytorch_peer_has_the_same_losses_and_samples(stage):
         context = Context(jax.random.key(0), jnp.int32(span.begin + progress))
         for phase in task.phases(stage):
             draws.restart()
-            found[f"{phase.name} phase"], result = phase.loss(variables, batch, context)
+            (found[f"{phase.name} phase"], result), _ = derive(phase, variables, batch, context)
             found |= result.metrics
             memory = result.memory or memory
         draws.restart()

@@ -13,7 +13,7 @@ from gm_jax import random
 from gm_jax.layers import diff_augment
 from gm_jax.stages import stable_hash
 from gm_jax.state import Variables, create
-from gm_jax.step import AXIS, make_train_call, make_train_step
+from gm_jax.step import AXIS, derive, make_train_call, make_train_step
 from gm_jax.tasks import gan_figures
 from gm_jax.tasks import task as base
 from gm_jax.tasks.gan import DISCRIMINATOR, GENERATOR
@@ -196,7 +196,7 @@ def test_losses_of_both_networks(name, conditional, options):
         return loss, {"generator_loss": loss}, {GENERATOR: {"batch_stats": {"mean": after}}}
 
     phases = task.phases()
-    assert [(phase.name, phase.nets, *phase[3:]) for phase in phases] == [
+    assert [(phase.name, phase.nets, *phase[3:6]) for phase in phases] == [
         (DISCRIMINATOR, (DISCRIMINATOR,), 1, 1, None),
         (GENERATOR, (GENERATOR,), 1, 1, DISCRIMINATOR),
     ]
@@ -211,7 +211,7 @@ def test_r1_is_of_real_images_and_stronger_the_rarer(conditional):
     task, variables = make(conditional, gan__r1=0.7, gan__r1_every=3, gan__critic_steps=2, **CUTOUT)
     batch, state = batch_of(8), variables.model_state
     first, _, lazy = task.phases()
-    assert (first.repeats, lazy.nets, *lazy[3:]) == (2, (DISCRIMINATOR,), 3, 1, None)
+    assert (first.repeats, lazy.nets, *lazy[3:6]) == (2, (DISCRIMINATOR,), 3, 1, None)
 
     def draw(batch, key):
         keys = random.example_keys(key, batch["position"])
@@ -239,12 +239,8 @@ def test_critic_steps_are_on_fresh_batches_and_two_devices_give_the_update_of_on
     jax.tree.map(close, (one.params, one.model_state, metrics_one), (two.params, two.model_state, metrics_two))
 
     def gradient(variables, batch, context):
-        def loss(own):
-            seen = variables._replace(params={**variables.params, DISCRIMINATOR: own})
-            value, result = task.discriminator_loss(seen, batch, context)
-            return value, result.model_state
-
-        return jax.value_and_grad(loss, has_aux=True)(variables.params[DISCRIMINATOR])
+        (value, result), slope = derive(task.phases()[0], variables, batch, context)
+        return (value, result.model_state), slope[DISCRIMINATOR]
 
     mapped = jax.pmap(gradient, axis_name=AXIS, in_axes=(None, 0, None), devices=jax.devices()[:1])
     (params, model_state, memory), losses = variables, []

@@ -144,6 +144,62 @@ def noise_alone(net):
     return loss
 
 
+def made_in_turn(made, **changes):
+    """A critic and a generator whose sample both see; `made` lists by whose noise a program makes it."""
+
+    def make(variables, batch, context):
+        made.append(context.key)
+        noise = random.normal(random.example_keys(context.key, batch["position"]))
+        return {"sample": jnp.sin(variables.params["generator"]["w"] * (1.5 + noise))}
+
+    def loss(net):
+        def value_of(variables, batch, context):
+            opinion = variables.params["critic"]["w"] * context.made["sample"] - batch["image"]
+            value = jnp.mean(jnp.tanh(opinion) if net == "critic" else opinion**2)
+            return value, Result({f"{net}_loss": value})
+
+        return value_of
+
+    both = {"make": make, "makers": ("generator",)}
+    critic = Phase("critic", ("critic",), loss("critic"), **{**both, **changes})
+    return [critic, Phase("generator", ("generator",), loss("generator"), noise_of="critic", **both)]
+
+
+def inline(phase):
+    """The phase with the making in its loss."""
+
+    def loss(variables, batch, context):
+        return phase.loss(variables, batch, context._replace(made=phase.make(variables, batch, context)))
+
+    return phase._replace(loss=loss, make=None, makers=())
+
+
+@pytest.mark.parametrize("changes", [{}, {"every": 2}, {"repeats": 2}])
+def test_what_two_phases_make_is_made_once_with_the_gradients_of_making_it_in_each(changes):
+    made, (_, optimizers, decays, state) = [], toy()
+    phases = made_in_turn(made, **changes)
+    shared, metrics = run_toy(phases, optimizers, decays, state, steps=3, repeats=changes.get("repeats", 1))
+    traced = len(made)
+    apart, expected = run_toy([inline(p) for p in phases], optimizers, decays, state, 3, changes.get("repeats", 1))
+    assert traced == 1 or changes, traced
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), shared, apart)
+    for name, value in expected.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-5, err_msg=name)
+    assert np.all(metrics["grad_norm/generator"] > 0)
+
+
+def test_what_other_parameters_made_is_made_anew():
+    """The generator first: the critic sees what it makes after its update."""
+    made, (_, optimizers, decays, state) = [], toy()
+    critic, generator = made_in_turn(made)
+    phases = [generator._replace(noise_of=None), critic._replace(noise_of="generator")]
+    shared, _ = run_toy(phases, optimizers, decays, state, steps=2)
+    traced = len(made)
+    apart, _ = run_toy([inline(p) for p in phases], optimizers, decays, state, steps=2)
+    assert traced == 2
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), shared, apart)
+
+
 def test_lazy_phase_runs_at_multiples_only_and_its_mean_is_honest():
     phases, optimizers, decays, state = toy(every=3)
     after, metrics = run_toy(phases, optimizers, decays, state, steps=6)

@@ -18,7 +18,7 @@ from gm_jax.layers.resample import double, halve
 from gm_jax.models.stylegan import Mapping
 from gm_jax.stages import Context
 from gm_jax.state import Variables
-from gm_jax.step import AXIS
+from gm_jax.step import AXIS, derive
 from gm_jax.tasks import DataSpec, gan_figures, make_task, stylegan_figures, stylegan_project
 from gm_jax.tasks.growth import spans
 from gm_jax.tasks.stylegan import DISCRIMINATOR, GENERATOR
@@ -158,19 +158,15 @@ def losses():
     task, variables = make(gan__mixing=0.5)
     lazy, batch = make(gan__r1_every=4)[0], images_of(B)
 
-    def derive(variables, batch):
+    def everything(variables, batch):
         def gradient(phase):
-            (net,) = phase.nets
             context = Context(KEY, jnp.int32(3))  # a quarter of the fade's four steps
-
-            def loss(own):
-                return phase.loss(variables._replace(params={**variables.params, net: own}), batch, context)
-
-            return jax.value_and_grad(loss, has_aux=True)(variables.params[net])
+            found, slope = derive(phase, variables, batch, context)
+            return found, slope[phase.nets[0]]
 
         return [gradient(phase) for phase in (*task.phases(1), lazy.phases(1)[2])]
 
-    found = run(derive, variables, batch)
+    found = run(everything, variables, batch)
     return task, variables, batch, found
 
 
@@ -259,7 +255,7 @@ def test_two_devices_have_the_memory_of_one(losses):
     phase = task.phases(1)[1]
 
     def remembered(inputs):
-        return phase.loss(inputs[0], inputs[1], Context(KEY, jnp.int32(3)))[1].memory
+        return derive(phase, *inputs, Context(KEY, jnp.int32(3)))[0][1].memory
 
     twice = jax.tree.map(lambda x: np.stack([x, x]), variables)
     found = jax.pmap(remembered, axis_name=AXIS)((twice, halves))

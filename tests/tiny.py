@@ -87,6 +87,7 @@ BY_TASK = {
     "gaussian_mixture": {"dataset.name": "digits", "model.components": 3, "model.dimensions": 4},
     "naive_bayes": {"dataset.name": "digits"},
     "stylegan": {
+        "optim.hold_steps": 4,
         "dataset.name": "shapes",
         "dataset.image_size": 16,
         "model.latent_dim": 8,

@@ -15,7 +15,7 @@ import numpy as np
 from gm_jax.figures.caption import Caption
 from gm_jax.stages import Context, Phase
 from gm_jax.state import Variables
-from gm_jax.step import AXIS
+from gm_jax.step import AXIS, derive
 from gm_jax.tasks import DataSpec, Task, make_task
 from gm_jax.tasks.task import Trained, take
 from gm_jax.workdir import Workdir
@@ -76,19 +76,15 @@ def check_phases(
     """
     params = variables.params
 
-    def derive(variables, batch, context):
+    def everything(variables, batch, context):
         def gradient(phase):
-            (net,) = phase.nets
-
-            def loss(own):
-                return phase.loss(variables._replace(params={**variables.params, net: own}), batch, context)
-
-            return jax.value_and_grad(loss, has_aux=True)(variables.params[net])
+            found, slope = derive(phase, variables, batch, context)
+            return found, slope[phase.nets[0]]
 
         # One program: XLA draws the noise once for all.
         return [gradient(phase) for phase in phases], draw(batch, context.key)
 
-    found, noise = run(derive, variables, batch, context)
+    found, noise = run(everything, variables, batch, context)
     for phase, ((loss, result), slope), expect in zip(phases, found, expected, strict=True):
         values = (loss, result.metrics, result.model_state or {})
         assert result.memory is None

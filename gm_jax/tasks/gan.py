@@ -1,7 +1,8 @@
 """Generative adversarial networks (Goodfellow et al. 2014): a generator against a discriminator, called a critic, too.
 
 A step updates the discriminator `critic_steps` times, each on fresh images and noise, and then the generator once. The
-generator sees the updated discriminator, and the same noise as its first update. Images are in [-1, 1].
+generator sees the updated discriminator, and the same noise as its first update: where that is the only one, samples
+are drawn once for both. Images are in [-1, 1].
 """
 
 import functools
@@ -72,13 +73,19 @@ class GAN(GANFigures):
         return {net: (module, variables.of(net)) for net, module in modules.items()}
 
     def phases(self, stage=0):
-        own, every = (DISCRIMINATOR,), self.settings.r1_every
-        lazy = [Phase("r1", own, self.r1_loss, every=every)] if self.settings.r1 else []
+        own, settings, generated = (DISCRIMINATOR,), self.settings, {"make": self.generated, "makers": (GENERATOR,)}
+        lazy = [Phase("r1", own, self.r1_loss, every=settings.r1_every)] if settings.r1 else []
         return [
-            Phase(DISCRIMINATOR, own, self.discriminator_loss, repeats=self.settings.critic_steps),
-            Phase(GENERATOR, (GENERATOR,), self.generator_loss, noise_of=DISCRIMINATOR),
+            Phase(DISCRIMINATOR, own, self.discriminator_loss, repeats=settings.critic_steps, **generated),
+            Phase(GENERATOR, (GENERATOR,), self.generator_loss, noise_of=DISCRIMINATOR, **generated),
             *lazy,
         ]
+
+    def generated(self, variables, batch, context):
+        """Return a sample for each example of a batch, and the generator's new state."""
+        z = self.latents(random.fold_in(random.example_keys(context.key, batch["position"]), 0))
+        x, after = self.fake(variables, z, self.label_of(batch), train=True)
+        return x, after.model_state[GENERATOR]
 
     def standing(self, variables):
         """Give a generator whose parameters are averaged the batch statistics of its own samples.
@@ -141,7 +148,7 @@ class GAN(GANFigures):
         settings, game, label = self.settings, self.game, self.label_of(batch)
         keys = [random.fold_in(random.example_keys(context.key, batch["position"]), i) for i in range(6)]
         real = images.to_model(batch["image"])
-        fake, _ = self.fake(variables, self.latents(keys[0]), label, train=True)
+        fake, _ = context.made
         on_real, after = self.discriminate(variables, real, label, keys[1])
         on_fake, after = self.discriminate(after, fake, label, keys[2])
         rejected = jnp.mean(game.fake(on_fake))
@@ -162,10 +169,10 @@ class GAN(GANFigures):
         """Make the discriminator, as it is after its update, take generated images for real."""
         label = self.label_of(batch)
         keys = random.example_keys(context.key, batch["position"])
-        fake, after = self.fake(variables, self.latents(random.fold_in(keys, 0)), label, train=True)
+        fake, state = context.made
         logits, _ = self.discriminate(variables, fake, label, random.fold_in(keys, 1))
         loss = jnp.mean(self.game.generator(logits))
-        return loss, result({"generator_loss": loss}, GENERATOR, after)
+        return loss, Result({"generator_loss": loss}, {GENERATOR: state})
 
     def r1_loss(self, variables, batch, context):
         """R1 (Mescheder et al. 2018) at every `r1_every`-th step, so much stronger: an update of its own.

@@ -1,7 +1,7 @@
 """StyleGAN (Karras et al. 2019), which grows: networks begin with small images, and further blocks fade in.
 
-A step updates the discriminator and then the generator, which sees the updated discriminator and draws the same samples
-again. With `gan.r1_every` above 1 a third phase has the R1 penalty. Images are about in [-1, 1].
+A step updates the discriminator and then the generator, which sees the updated discriminator and has the same samples,
+drawn once for both. With `gan.r1_every` above 1 a third phase has the R1 penalty. Images are about in [-1, 1].
 """
 
 import functools
@@ -101,11 +101,23 @@ class StyleGAN(StyleGANFigures):
     def phases(self, stage=0):
         span, every = self.spans[stage], self.settings.r1_every
         lazy = Phase("r1", (DISCRIMINATOR,), functools.partial(self.r1_loss, span), every=every)
+        generated = {"make": functools.partial(self.generated, span), "makers": (GENERATOR,)}
         return [
-            Phase(DISCRIMINATOR, (DISCRIMINATOR,), functools.partial(self.discriminator_loss, span)),
-            Phase(GENERATOR, (GENERATOR,), functools.partial(self.generator_loss, span), noise_of=DISCRIMINATOR),
+            Phase(DISCRIMINATOR, (DISCRIMINATOR,), functools.partial(self.discriminator_loss, span), **generated),
+            Phase(
+                GENERATOR,
+                (GENERATOR,),
+                functools.partial(self.generator_loss, span),
+                noise_of=DISCRIMINATOR,
+                **generated,
+            ),
             *([lazy] if self.settings.r1 and every > 1 else []),
         ]
+
+    def generated(self, span, variables, batch, context):
+        """Return what `fake` draws for a batch."""
+        keys = random.example_keys(context.key, batch["position"])
+        return self.fake(variables, keys, span, span.level(context.step))
 
     def remember(self, stage, variables):
         grown = variables.memory["grown"].at[stage - 1].set(self.draw_grown(variables))
@@ -149,7 +161,7 @@ class StyleGAN(StyleGANFigures):
         """Tell real images from generated ones; the metrics have the loss without the penalty."""
         level, game, settings = span.level(context.step), self.game, self.settings
         keys = random.example_keys(context.key, batch["position"])
-        real, (fake, _) = self.real(batch, span, level), self.fake(variables, keys, span, level)
+        real, (fake, _) = self.real(batch, span, level), context.made
         on_real = self.discriminate(variables, real, random.fold_in(keys, 5), span, level)
         on_fake = self.discriminate(variables, fake, random.fold_in(keys, 6), span, level)
         loss = jnp.mean(game.real(on_real, 1.0)) + jnp.mean(game.fake(on_fake))
@@ -164,7 +176,7 @@ class StyleGAN(StyleGANFigures):
         """Make the discriminator, as it is after its update, take generated images for real."""
         level = span.level(context.step)
         keys = random.example_keys(context.key, batch["position"])
-        fake, w = self.fake(variables, keys, span, level)
+        fake, w = context.made
         logits = self.discriminate(variables, fake, random.fold_in(keys, 6), span, level)
         loss = jnp.mean(self.game.generator(logits))
         mean_w = jnp.mean(gather(w, batch["position"]), axis=0)
