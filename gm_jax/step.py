@@ -74,6 +74,7 @@ def make_train_step(
     Optimisers are handed the number of completed steps (`step`), of which rates are functions.
     """
     optimizers = {net: optax.with_extra_args_support(optimizer) for net, optimizer in optimizers.items()}
+    makers = {net for phase in phases for net in phase.makers}
 
     def update(
         state: TrainState, phase: Phase, batch: Batch, key: jax.Array, made: Made | None = None
@@ -135,7 +136,7 @@ def make_train_step(
                 context = Context(jax.random.fold_in(key, 0), state.step)
                 made[source] = make(phase, state.variables(), first(batch), context)
             state, found = run_if_due(state, phase, batch, key, made.get(source) if phase.make else None)
-            if set(phase.nets) & set(phase.makers):
+            if set(phase.nets) & makers:
                 made = {}  # by networks that are no longer the same
             # What a second phase measures under the same name, such as a gradient's norm, carries the phase's.
             metrics |= {f"{name}/{phase.name}" if name in metrics else name: x for name, x in found.items()}

@@ -167,6 +167,8 @@ def made_in_turn(made, **changes):
 
 def inline(phase):
     """The phase with the making in its loss."""
+    if phase.make is None:
+        return phase
 
     def loss(variables, batch, context):
         return phase.loss(variables, batch, context._replace(made=phase.make(variables, batch, context)))
@@ -188,11 +190,16 @@ def test_what_two_phases_make_is_made_once_with_the_gradients_of_making_it_in_ea
     assert np.all(metrics["grad_norm/generator"] > 0)
 
 
-def test_what_other_parameters_made_is_made_anew():
-    """The generator first: the critic sees what it makes after its update."""
+@pytest.mark.parametrize("updated", ["by its own", "by another"])
+def test_what_other_parameters_made_is_made_anew(updated):
+    """The critic sees what the generator makes after an update, be it one that makes nothing itself."""
     made, (_, optimizers, decays, state) = [], toy()
     critic, generator = made_in_turn(made)
-    phases = [generator._replace(noise_of=None), critic._replace(noise_of="generator")]
+    between = generator._replace(name="between", loss=toy()[0][1].loss, make=None, makers=())
+    phases = {
+        "by its own": [generator._replace(noise_of=None), critic._replace(noise_of="generator")],
+        "by another": [critic, between, generator],
+    }[updated]
     shared, _ = run_toy(phases, optimizers, decays, state, steps=2)
     traced = len(made)
     apart, _ = run_toy([inline(p) for p in phases], optimizers, decays, state, steps=2)
